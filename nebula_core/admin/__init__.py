@@ -1,0 +1,1 @@
+"""The admin API, and a client for it."""

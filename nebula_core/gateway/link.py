@@ -1,0 +1,151 @@
+"""What the control process and a gateway worker say to each other over their Unix socket.
+
+    worker → control: Hello, Applied, Charges, Outcomes, MetricsReport
+    control → worker: Welcome, Table, Stats, ChargesElsewhere, Suspects, Retire
+
+Frames are a 4-byte big-endian length and a MessagePack body. Charges are totals, not differences, so that a lost or repeated
+frame does no lasting harm. Replicas are named by `(model_uid, replica_id)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+import msgspec
+
+from nebula_core.metrics import Family
+from nebula_core.router.candidate import Route
+from nebula_core.types import EndpointStats
+
+MAX_FRAME = 256 * 1024 * 1024
+
+Replica = tuple[str, str]
+"""`(model_uid, replica_id)`."""
+
+
+class ModelRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of the routing table."""
+
+    model_uid: str
+    aliases: tuple[str, ...] = ()
+    created: int = 0
+    strategy: str | None = None
+    routes: tuple[Route, ...] = ()
+    """Replicas that may be routed to: the candidates."""
+    note: str = ""
+    """Why there is none, in words for a client."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """A worker introduces itself, also when it finds a control process again."""
+
+    pid: int
+    slot: int
+    generation: str
+    """The control process that started it."""
+
+
+class Applied(msgspec.Struct, frozen=True, tag=True):
+    """The worker routes by the table as of this store revision."""
+
+    revision: int
+
+
+class Charges(msgspec.Struct, frozen=True, tag=True):
+    """The worker's requests in flight: all replicas that have any, or had any in the frame before."""
+
+    in_flight: tuple[tuple[str, str, int], ...]
+    """(model_uid, replica_id, count)."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A replica that refused or dropped a connection."""
+
+    model_uid: str
+    replica_id: str
+    incarnation: int
+    kind: Literal["refused", "reset"]
+
+
+class Outcomes(msgspec.Struct, frozen=True, tag=True):
+    """What went wrong with replicas since the frame before."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+class MetricsReport(msgspec.Struct, frozen=True, tag=True):
+    """The worker's instruments now."""
+
+    families: tuple[Family, ...]
+
+
+class Welcome(msgspec.Struct, frozen=True, tag=True):
+    """The control process's first frame: the settings in force, as JSON."""
+
+    settings: bytes
+
+
+class Table(msgspec.Struct, frozen=True, tag=True):
+    """The routing table as of `revision`: whole, or the models that changed."""
+
+    revision: int
+    whole: bool
+    models: tuple[ModelRoute, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Stats(msgspec.Struct, frozen=True, tag=True):
+    """New samples of engines' signals."""
+
+    samples: tuple[tuple[str, str, EndpointStats], ...]
+    """(model_uid, replica_id, stats)."""
+
+
+class ChargesElsewhere(msgspec.Struct, frozen=True, tag=True):
+    """Requests in flight through other workers and gateways, for replicas whose count changed."""
+
+    in_flight: tuple[tuple[str, str, int], ...]
+
+
+class Suspects(msgspec.Struct, frozen=True, tag=True):
+    """Replicas that another worker could not connect to."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+class Retire(msgspec.Struct, frozen=True, tag=True):
+    """Accept nothing more, finish what runs within `drain_s` seconds, and exit."""
+
+    drain_s: float
+
+
+Up = Hello | Applied | Charges | Outcomes | MetricsReport
+Down = Welcome | Table | Stats | ChargesElsewhere | Suspects | Retire
+
+_encoder = msgspec.msgpack.Encoder()
+_up: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)
+_down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
+
+
+def write(writer: asyncio.StreamWriter, message: Up | Down) -> None:
+    """Queue one message; the caller drains."""
+    body = _encoder.encode(message)
+    writer.write(len(body).to_bytes(4, "big") + body)
+
+
+async def read_up(reader: asyncio.StreamReader) -> Up:
+    """The next message of a worker. Raises `asyncio.IncompleteReadError` at the end."""
+    return _up.decode(await _frame(reader))
+
+
+async def read_down(reader: asyncio.StreamReader) -> Down:
+    """The next message of the control process. Raises `asyncio.IncompleteReadError` at the end."""
+    return _down.decode(await _frame(reader))
+
+
+async def _frame(reader: asyncio.StreamReader) -> bytes:
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if length > MAX_FRAME:
+        raise ConnectionError(f"a frame of {length} bytes: the other side is not Nebula")
+    return await reader.readexactly(length)

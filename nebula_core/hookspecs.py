@@ -1,0 +1,68 @@
+"""Every hook of Nebula. A plugin implements those it needs; all are plain functions, called once at start.
+
+The `register` hooks return what the plugin offers; settings choose by name. Neither importing a plugin nor registering may
+have an effect: files, sockets and tasks begin in `Provider.build` or in `nebula_lifespan`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    import typer
+    from fastapi import FastAPI
+
+    from nebula_core.interfaces import Engine, Probe, Runtime, Scraper, Store, Strategy
+    from nebula_core.provider import Provider
+    from nebula_core.roles import Role
+
+hookspec = pluggy.HookspecMarker("nebula")
+hookimpl = pluggy.HookimplMarker("nebula")
+
+
+@hookspec
+def nebula_register_strategies() -> list[Provider[Strategy]]:  # type: ignore[empty-body]
+    """Return routing strategies; `[router] strategy` or a model's `strategy` chooses one. Built in every gateway worker."""
+
+
+@hookspec
+def nebula_register_engines() -> list[Provider[Engine]]:  # type: ignore[empty-body]
+    """Return engines: what to launch for a model; a model's `engine` chooses one. Built in schedulers and nodes."""
+
+
+@hookspec
+def nebula_register_runtimes() -> list[Provider[Runtime]]:  # type: ignore[empty-body]
+    """Return runtimes: how an engine is launched; `[node] runtime` chooses one. Built in nodes."""
+
+
+@hookspec
+def nebula_register_probes() -> list[Provider[Probe]]:  # type: ignore[empty-body]
+    """Return health probes; an engine names the one that suits it. Built in nodes."""
+
+
+@hookspec
+def nebula_register_scrapers() -> list[Provider[Scraper]]:  # type: ignore[empty-body]
+    """Return scrapers of engine metrics; an engine names the one that suits it. Built in nodes."""
+
+
+@hookspec
+def nebula_register_stores() -> list[Provider[Store]]:  # type: ignore[empty-body]
+    """Return stores; `[store] use` chooses one. Built once per control process."""
+
+
+@hookspec
+def nebula_lifespan(role: Role) -> AbstractAsyncContextManager[None]:  # type: ignore[empty-body]
+    """Return an async context manager that is entered when a role has started and left before it stops."""
+
+
+@hookspec
+def nebula_add_routes(app: FastAPI) -> None:
+    """Add routes to the admin API, before it starts. They are behind its token like all others."""
+
+
+@hookspec
+def nebula_add_cli(cli: typer.Typer) -> None:
+    """Add commands to `nebula`."""

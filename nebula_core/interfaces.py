@@ -1,0 +1,267 @@
+"""The interfaces that plugins implement: a small abstract class per kind, with a default for whatever may have one.
+
+A method added later gets a default too, so that it breaks nobody. Each interface has a contract class in `nebula_core.testing`
+that every implementation's tests inherit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nebula_core.types import EndpointStats, ModelRequest, ReplicaSpec
+
+if TYPE_CHECKING:
+    from nebula_core.router.candidate import Candidate, Pick, RouteEvent, RouteRequest
+
+# --- routing ------------------------------------------------------------------------------------------------------------------
+
+
+class Strategy(ABC):
+    """Picks one replica for a request. Called on the request path: no I/O, no waiting, no work that grows with past traffic."""
+
+    @abstractmethod
+    def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick | None:
+        """Choose among `candidates` (never empty, all of the request's model), or `None` to leave it to `[router] fallback`."""
+
+    def observe(self, event: RouteEvent) -> None:
+        """Learn what became of requests, this gateway's and the others': charged, first token, finished, failed, replica gone."""
+        return
+
+
+# --- engines ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A program to start. `env` is added to a minimal environment (PATH, HOME, locale), not to the daemon's own."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attach:
+    """An engine that already runs somewhere: nothing is started or stopped."""
+
+    url: str
+    """Base URL without a trailing slash and without `/v1`."""
+    api_key: str = ""
+
+
+@dataclass(frozen=True)
+class EngineAddress:
+    """Where a node wants an engine to listen, and the key it shall ask for."""
+
+    host: str
+    port: int
+    api_key: str
+
+
+class Engine(ABC):
+    """Knows one kind of inference server: what to launch for a model, and how to tell that it is well."""
+
+    probe: str = "http"
+    """Name of the probe that suits it."""
+    scraper: str | None = None
+    """Name of the scraper that reads its metrics; `None`: it has none."""
+    health_path: str = "/health"
+    """Path that answers 200 once the engine can serve."""
+
+    @abstractmethod
+    def specs(self, request: ModelRequest) -> tuple[ReplicaSpec, ...]:
+        """The replicas that this request asks for, at `request.replicas`; pure, no look at the machine.
+
+        Raises `InvalidModelRequest` naming the key that is wrong.
+        """
+
+    def check(self, spec: ReplicaSpec) -> None:
+        """Raise `LaunchError` if this machine lacks what `spec` needs (a file, a package), before anything is started."""
+        return
+
+    @abstractmethod
+    def launch(self, spec: ReplicaSpec, address: EngineAddress, gpu_indexes: tuple[int, ...]) -> Launch | Attach:
+        """What to start for one replica, or where it already runs. Raises `LaunchError`."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an engine ended. `code` is negative for a signal, as in `subprocess`; `None` where nobody could record it."""
+
+    code: int | None
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A started engine, found again after a restart of the daemon: `name` is what it was started under, `pid` the engine's own."""
+
+    name: str
+    pid: int
+    started: float
+    """Seconds since boot at which its process started; with the pid it names the process beyond doubt."""
+    note: bytes = b""
+    """What the node asked to be kept with it."""
+
+
+class Runtime(ABC):
+    """How engines are run: as processes, as containers. What it starts outlives the daemon."""
+
+    @abstractmethod
+    async def start(self, name: str, launch: Launch, note: bytes) -> Handle:
+        """Start `launch` under `name` (unique on the node, `[A-Za-z0-9._-]+`), keeping `note` with it. Raises `LaunchError`."""
+
+    @abstractmethod
+    async def running(self) -> list[Handle]:
+        """Everything this runtime has running on this machine for this data folder, whoever started it. Forgets what ended meanwhile."""
+
+    @abstractmethod
+    async def wait(self, handle: Handle) -> Exit:
+        """Wait for its end; also of one that an earlier daemon started."""
+
+    @abstractmethod
+    async def stop(self, handle: Handle, grace_s: float) -> Exit:
+        """End it and all that it started: politely, after `grace_s` seconds by force. Its files, but for the log, are gone afterwards."""
+
+    @abstractmethod
+    async def last_lines(self, name: str, count: int) -> list[str]:
+        """The last lines that `name` wrote, also after its end; empty where there are none."""
+
+
+# --- health and signals -------------------------------------------------------------------------------------------------------
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""Reads a page of an engine by its path, bounded in time and size; raises `ScrapeError`."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a probe saw. `reason` says why it is not well."""
+
+    ok: bool
+    reason: str = ""
+
+
+class Probe(ABC):
+    """Tells whether an engine can serve."""
+
+    @abstractmethod
+    async def probe(self, url: str, path: str, api_key: str) -> Health:
+        """Look at the engine at base URL `url`, once; never raises for what an engine may do. The caller sets the deadline."""
+
+
+class Scraper(ABC):
+    """Reads an engine's own account of its load. One object per replica, so that it may remember the last sample."""
+
+    @abstractmethod
+    async def scrape(self, fetch: Fetch) -> EndpointStats:
+        """Fetch what it needs and read it; what a page does not carry is `None`. Raises `ScrapeError`."""
+
+
+# --- store --------------------------------------------------------------------------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A key as it stands. Revisions count the store's writes, all keys together."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    leased: bool = False
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """All entries under a prefix, by key, as they stood at `revision`."""
+
+    entries: tuple[Entry, ...]
+    revision: int
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A key was written (`entry` set) or is gone (`entry` is `None`)."""
+
+    key: str
+    entry: Entry | None
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """All events of a watch up to and including `revision`; a transaction is never torn apart."""
+
+    revision: int
+    events: tuple[Event, ...]
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Write a key, under a lease if one is given."""
+
+    key: str
+    value: bytes
+    lease: str | None = None
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Delete a key; no error if it is not there."""
+
+    key: str
+
+
+class Unchanged(msgspec.Struct, frozen=True):
+    """Holds while the key's `mod_revision` is this; 0: while the key does not exist."""
+
+    key: str
+    mod_revision: int
+
+
+Write = Put | Delete
+
+
+class Store(ABC):
+    """The control plane's state: keys with values, revisions, leases, watches and transactions over several keys.
+
+    Every method may raise `StoreUnavailable`. An object is opened and closed as an async context manager by whoever composes.
+    """
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    @abstractmethod
+    async def get(self, key: str) -> Entry | None:
+        """The entry, or `None`."""
+
+    @abstractmethod
+    async def list(self, prefix: str) -> Listing:
+        """All entries whose key begins with `prefix`, and the revision this is true at."""
+
+    @abstractmethod
+    async def transact(self, writes: Sequence[Write], conditions: Sequence[Unchanged] = ()) -> int | None:
+        """Apply all writes as one revision if all conditions hold, and return it; else change nothing and return `None`.
+
+        A key may be written once in a transaction (else `ValueError`). Raises `LeaseLost` if a lease it writes under has ended.
+        """
+
+    @abstractmethod
+    def watch(self, prefix: str, after: int) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+        """Everything that happens under `prefix` after revision `after`, in order, nothing left out.
+
+        The iterator raises `Compacted` if that history is no longer kept, `StoreUnavailable` if the connection is lost.
+        """
+
+    @abstractmethod
+    async def grant(self, ttl_s: float) -> str:
+        """A new lease, which ends unless it is kept alive every `ttl_s` seconds; its keys are deleted with it."""
+
+    @abstractmethod
+    async def keep_alive(self, lease: str) -> None:
+        """Start the lease's time anew. Raises `LeaseLost` if it has ended."""
+
+    @abstractmethod
+    async def revoke(self, lease: str) -> None:
+        """End the lease and delete its keys; no error if it has ended."""

@@ -1,0 +1,1 @@
+"""The node daemon: brings this machine's engines to the plan and reports on them."""

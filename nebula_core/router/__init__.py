@@ -1,0 +1,1 @@
+"""The router: which replica a request goes to, and what it weighs there."""

@@ -1,0 +1,102 @@
+"""What a strategy chooses among and learns from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from nebula_core.types import EndpointStats
+
+NO_STATS = EndpointStats()
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica as the routing table holds it: where it is and under what names it answers."""
+
+    replica_id: str
+    assignment_version: str
+    incarnation: int
+    url: str
+    served_names: tuple[str, ...] = ()
+    api_key: str = ""
+
+
+class Candidate:
+    """A routable replica with its load. Lives as long as the replica stays in the table, and is updated in place.
+
+    `charged` counts this gateway worker's requests on it, `charged_elsewhere` the other workers' and gateways'. `foreign` is what
+    the engine reports beyond both: requests that reached it by another way. It is measured against the most that was charged
+    since the sample before, for a sample is always a little late, and a burst that has passed must not be counted twice.
+    """
+
+    __slots__ = ("charged", "charged_elsewhere", "down_until", "foreign", "most_charged", "route", "stats")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.stats: EndpointStats = NO_STATS
+        self.charged = 0
+        self.charged_elsewhere = 0
+        self.foreign = 0.0
+        self.most_charged = 0
+        self.down_until = 0.0
+
+    @property
+    def load(self) -> float:
+        """Requests on this replica now, waiting or running."""
+        return self.charged + self.charged_elsewhere + self.foreign
+
+    def charge(self) -> None:
+        """Count one request onto it."""
+        self.charged += 1
+        self._note_most()
+
+    def discharge(self) -> None:
+        """Take one request off it."""
+        self.charged -= 1
+
+    def set_charged_elsewhere(self, count: int) -> None:
+        """Take over the other workers' and gateways' count."""
+        self.charged_elsewhere = count
+        self._note_most()
+
+    def set_stats(self, stats: EndpointStats) -> None:
+        """Take over a new sample of the engine's own account."""
+        self.stats = stats
+        if stats.pending is not None and stats.running is not None:
+            self.foreign = max(0.0, stats.pending + stats.running - self.most_charged)
+        self.most_charged = self.charged + self.charged_elsewhere
+
+    def _note_most(self) -> None:
+        total = self.charged + self.charged_elsewhere
+        if total > self.most_charged:
+            self.most_charged = total
+
+
+class RouteRequest(msgspec.Struct):
+    """What a strategy may know of a request."""
+
+    request_id: str
+    model_uid: str
+    path: str
+    body: bytes
+    """The request's body as the client sent it."""
+
+
+class Pick(msgspec.Struct, frozen=True):
+    """A strategy's choice. `reason` is a short constant for counters and logs, such as `least_pending` or `prefix_hit`."""
+
+    candidate: Candidate
+    reason: str
+
+
+class RouteEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One step in the life of a request on a replica, or the end of the replica (`gone`, without a request)."""
+
+    kind: Literal["charged", "first_token", "finished", "failed", "gone"]
+    model_uid: str
+    replica_id: str
+    incarnation: int
+    request_id: str = ""
+    at: float
+    """Monotonic seconds of the gateway that saw it."""

@@ -1,0 +1,1 @@
+"""The scheduler: turns model requests into placement plans."""

@@ -1,0 +1,299 @@
+"""Settings: `settings.toml`, `.secrets.toml` beside it, and `NEBULA_TABLE__KEY` environment variables, as one frozen model.
+
+This is the only module that imports dynaconf. It is a loader and nothing more: a fresh object is read into a plain dict, validated,
+and forgotten; whoever needs other settings loads again and swaps one reference. Environment variables are read here and not by
+dynaconf, which upper-cases keys that no file has and concatenates a list from the environment with the file's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from dynaconf import Dynaconf
+from dynaconf.vendor.box.exceptions import BoxError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nebula_core.errors import SettingsError
+
+PREFIX = "NEBULA"
+SEARCH: tuple[Path, ...] = (Path("settings.toml"), Path("~/.config/nebula/settings.toml"), Path("/etc/nebula/settings.toml"))
+"""Where settings are looked for if no file is named: the first that exists is taken; none is fine."""
+
+
+class Table(BaseModel):
+    """Base of the core's own settings tables."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GatewaySettings(Table):
+    """`[gateway]`: the public port and its data-path workers."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=256)
+    name: str = ""
+    """Unique name of this gateway in the fleet; empty: host name and port."""
+    max_body_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    connect_timeout_s: float = Field(2.0, gt=0)
+    first_byte_timeout_s: float = Field(600.0, gt=0)
+    idle_timeout_s: float = Field(120.0, gt=0)
+    """Longest silence between two pieces of an answer."""
+    keep_alive_s: float = Field(75.0, gt=0)
+    """How long a client's idle connection is kept."""
+    drain_s: float = Field(10.0, ge=0)
+    """How long running requests may take to finish when the gateway stops."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins that browsers may call from; `["*"]` for any; empty: none."""
+
+
+class AdminSettings(Table):
+    """`[admin]`: the admin API. Everything on it needs the token, also on loopback."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8081, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = ()
+    """Further `Host` names it answers to, beside its own address and localhost."""
+
+
+class RouterSettings(Table):
+    """`[router]`: how a replica is chosen."""
+
+    strategy: str = "least_pending"
+    fallback: str = "least_pending"
+    """Strategy that decides when the chosen one cannot."""
+
+
+class StoreSettings(Table):
+    """`[store]`: where the control plane's state lies."""
+
+    use: str = "embedded"
+    lease_s: float = Field(30.0, ge=1)
+    """A node or gateway not heard of for this long counts as gone."""
+
+
+class NodeSettings(Table):
+    """`[node]`: the daemon that runs engines on this machine."""
+
+    name: str = ""
+    """Unique name of this node in the fleet; empty: the host name."""
+    address: str = "127.0.0.1"
+    """Address at which gateways reach this node's engines; they listen there."""
+    runtime: str = "process"
+    heartbeat_s: float = Field(3.0, gt=0)
+    probe_timeout_s: float = Field(2.0, gt=0)
+    start_timeout_s: float = Field(600.0, gt=0)
+    """How long an engine may take to load its model before it counts as failed."""
+    stop_grace_s: float = Field(10.0, ge=0)
+    """How long an engine may take to end by itself before it is killed."""
+    drain_deadline_s: float = Field(120.0, ge=0)
+    """How long running requests may keep a replica that is to be stopped."""
+    engine_ports: tuple[int, int] = (18000, 18999)
+    """First and last port that engines may be given."""
+
+
+class SchedulerSettings(Table):
+    """`[scheduler]`: the loop that turns model requests into placement plans."""
+
+    reconcile_s: float = Field(30.0, gt=0)
+    """Longest time between two passes; every relevant change causes one at once."""
+
+
+class PluginsSettings(Table):
+    """`[plugins]`: which installed plugins are left out."""
+
+    disabled: tuple[str, ...] = ()
+
+
+class LogSettings(Table):
+    """`[log]`."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ModelSettings(BaseModel):
+    """One `[[models]]` table. Keys beside the core's own belong to the engine, which validates them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model_uid: str = Field(min_length=1, max_length=256)
+    engine: str = Field(min_length=1)
+    aliases: tuple[str, ...] = ()
+    source: str | None = None
+    replicas: int = Field(1, ge=0, le=10_000)
+    min_replicas: int | None = Field(None, ge=0)
+    max_replicas: int | None = Field(None, ge=0)
+    gpus_per_replica: int = Field(0, ge=0)
+    strategy: str | None = None
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> ModelSettings:
+        if self.min_replicas is not None and self.max_replicas is not None and self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
+        return self
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """The engine's own keys."""
+        return dict(self.model_extra or {})
+
+
+class Settings(Table):
+    """All settings in force. Tables that are not the core's belong to plugins and are validated by them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    data_dir: Path = Path("~/.local/state/nebula")
+    """Where state, logs, sockets and the admin token lie."""
+    gateway: GatewaySettings = GatewaySettings()
+    admin: AdminSettings = AdminSettings()
+    router: RouterSettings = RouterSettings()
+    store: StoreSettings = StoreSettings()
+    node: NodeSettings = NodeSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    plugins: PluginsSettings = PluginsSettings()
+    log: LogSettings = LogSettings()
+    models: tuple[ModelSettings, ...] = ()
+    plugin_tables: dict[str, dict[str, Any]] = {}
+    """Plugin name → its table, not yet validated."""
+    files: tuple[Path, ...] = ()
+    """The files that these settings were read from."""
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_unique(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
+        owner: dict[str, str] = {}
+        for model in models:
+            for name in (model.model_uid, *model.aliases):
+                if name in owner:
+                    raise ValueError(f'the name "{name}" is used by two models, "{owner[name]}" and "{model.model_uid}"')
+                owner[name] = model.model_uid
+        return models
+
+    @property
+    def node_name(self) -> str:
+        """This node's name in the fleet."""
+        return self.node.name or socket.gethostname()
+
+    @property
+    def gateway_name(self) -> str:
+        """This gateway's name in the fleet."""
+        return self.gateway.name or f"{socket.gethostname()}:{self.gateway.port}"
+
+
+CORE_TABLES = frozenset(Settings.model_fields) - {"plugin_tables", "files"}
+
+
+def load(file: Path | None = None, environ: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings file (or the first of `SEARCH`), its secrets and the environment. Raises `SettingsError`.
+
+    `overrides` are dotted keys from the command line, such as `{"router.strategy": "prefix"}`; they win.
+    """
+    files = _files(file)
+    values = _read(files)
+    _apply(values, _from_environment(os.environ if environ is None else environ))
+    _apply(values, {tuple(key.split(".")): value for key, value in (overrides or {}).items()})
+    plugin_tables = {name: values.pop(name) for name in sorted(set(values) - CORE_TABLES)}
+    where = str(files[0]) if files else "the environment"
+    for name, table in plugin_tables.items():
+        if not isinstance(table, dict):
+            raise SettingsError(
+                f'{where}: there is no key "{name}" at the top level (tables: {", ".join(sorted(CORE_TABLES))}, and one per plugin)'
+            )
+    try:
+        return Settings.model_validate({**values, "plugin_tables": plugin_tables, "files": files})
+    except ValidationError as error:
+        raise SettingsError(_explain(error, where)) from error
+
+
+def _files(file: Path | None) -> tuple[Path, ...]:
+    if file is not None:
+        if not file.is_file():
+            raise SettingsError(f"there is no settings file {file}")
+        main: Path | None = file
+    else:
+        main = next((path for path in map(Path.expanduser, SEARCH) if path.is_file()), None)
+    if main is None:
+        return ()
+    secrets = main.parent / ".secrets.toml"
+    return (main.absolute(), *([secrets.absolute()] if secrets.is_file() else []))
+
+
+def _read(files: Sequence[Path]) -> dict[str, Any]:
+    for file in files:
+        try:
+            tomllib.loads(file.read_text(encoding="utf-8"))  # dynaconf's own message lacks the file's name
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise SettingsError(f"{file} cannot be read: {error}") from error
+    try:
+        loaded = Dynaconf(settings_files=[str(file) for file in files], merge_enabled=True, core_loaders=["TOML"], loaders=[]).as_dict()
+    except (ValueError, BoxError) as error:
+        raise SettingsError(f"{files[0]} cannot be read: {error}") from error
+    return {key.lower(): _plain(value) for key, value in loaded.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[tuple[str, ...], Any]:
+    """`NEBULA_GATEWAY__PORT=9000` → `{("gateway", "port"): 9000}`; values are read as TOML, else taken as text."""
+    found = {}
+    for name, text in environ.items():
+        path = name.removeprefix(f"{PREFIX}_").lower().split("__")
+        if name.startswith(f"{PREFIX}_") and (len(path) > 1 or path == ["data_dir"]) and all(path):
+            found[tuple(path)] = _toml_value(text)
+    return found
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _apply(values: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
+    for path, value in changes.items():
+        table = values
+        for part in path[:-1]:
+            inner = table.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise SettingsError(f'{PREFIX}_{"__".join(path).upper()}: "{part}" is not a table')
+            table = inner
+        table[path[-1]] = value
+
+
+def _plain(value: Any) -> Any:
+    """Dynaconf's boxes as plain dicts and lists."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = []
+    for fault in error.errors():
+        *path, key = [str(part) for part in fault["loc"]]
+        table = f"[{'.'.join(path)}]" if path else "the top level"
+        if fault["type"] == "extra_forbidden":
+            known = _keys_of(path)
+            lines.append(f'{where}: {table} has no key "{key}" (its keys: {", ".join(known)})')
+        elif fault["type"] == "missing":
+            lines.append(f'{where}: {table} lacks the key "{key}"')
+        else:
+            lines.append(f"{where}: {table} {key}: {fault['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def _keys_of(path: Sequence[str]) -> list[str]:
+    model = Settings.model_fields[path[0]].annotation if path else Settings
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

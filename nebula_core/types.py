@@ -1,0 +1,180 @@
+"""The plain data that crosses boundaries: what lies in the store, and what loops and plugins hand to each other.
+
+All are frozen `msgspec` structs, so that they encode to JSON without code of ours. Times are seconds, sizes are bytes, ratios are 0–1.
+An unknown signal is `None`, never 0. States are plain strings: one that a newer Nebula wrote and this one does not know counts as "not ready".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+STARTING: Final = "starting"
+READY: Final = "ready"
+UNHEALTHY: Final = "unhealthy"
+DRAINING: Final = "draining"
+
+RUN: Final = "run"
+DRAIN: Final = "drain"
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Base of everything kept in the store."""
+
+
+class ModelRequest(Value, frozen=True, kw_only=True):
+    """Desired state of a model, written by an operator (`/model_requests/{model}`)."""
+
+    model_uid: str
+    """What clients ask for by name; may hold slashes (`Qwen/Qwen3-8B`)."""
+    engine: str
+    """Name of the engine provider that runs it."""
+    aliases: tuple[str, ...] = ()
+    """Other names that clients may use."""
+    source: str | None = None
+    """What the engine loads: a path, a bundled model's name, a hub id; the engine says which."""
+    replicas: int = 1
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    gpus_per_replica: int = 0
+    strategy: str | None = None
+    """Routing strategy for this model; `None` takes `[router] strategy`."""
+    engine_args: dict[str, Any] = {}
+    """The engine's own keys, validated by the engine."""
+    created: int = 0
+    """Unix time of the first write, seconds; shown in `/v1/models`."""
+
+
+class ReplicaSpec(Value, frozen=True, kw_only=True):
+    """What one replica is: all that a node needs to launch it. Two equal specs are interchangeable."""
+
+    model_uid: str
+    engine: str
+    source: str | None = None
+    served_names: tuple[str, ...] = ()
+    """Names the engine accepts in a request's `model`, the first its own; empty: any name."""
+    gpus: int = 0
+    engine_args: dict[str, Any] = {}
+
+    def version(self, node_id: str, gpu_indexes: tuple[int, ...]) -> str:
+        """The `assignment_version` of this spec on these GPUs: a digest that changes only when one of them does."""
+        text = msgspec.json.encode((self, node_id, gpu_indexes), order="deterministic")
+        return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+class Assignment(Value, frozen=True, kw_only=True):
+    """One replica on one node and its GPUs."""
+
+    replica_id: str
+    node_id: str
+    spec: ReplicaSpec
+    assignment_version: str
+    gpu_indexes: tuple[int, ...] = ()
+    wanted: str = RUN
+
+
+class PlacementPlan(Value, frozen=True, kw_only=True):
+    """Where a model's replicas belong (`/placements/{model}`); only the leading scheduler writes it."""
+
+    model_uid: str
+    plan_version: int
+    """Grows with every write of this plan."""
+    assignments: tuple[Assignment, ...] = ()
+
+
+class ModelStatus(Value, frozen=True, kw_only=True):
+    """The scheduler's last decisions about a model and why (`/status/{model}`)."""
+
+    model_uid: str
+    wanted: int = 0
+    placed: int = 0
+    reasons: tuple[str, ...] = ()
+    """Why replicas are missing, in words for an operator; empty when all are placed."""
+
+
+class GpuStatus(Value, frozen=True, kw_only=True):
+    """One GPU of a node, as last read."""
+
+    index: int
+    uuid: str = ""
+    name: str = ""
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    temperature_celsius: float | None = None
+    utilization: float | None = None
+
+
+class NodeStatus(Value, frozen=True, kw_only=True):
+    """A node's heartbeat (`/nodes/{node}`), under a lease: gone means not heard of for the lease's time."""
+
+    node_id: str
+    address: str
+    """Host name or address that gateways reach its engines at."""
+    hostname: str = ""
+    boot_id: str = ""
+    version: str = ""
+    engines: tuple[str, ...] = ()
+    """Engine providers installed there."""
+    gpus: tuple[GpuStatus, ...] = ()
+
+
+class EndpointInfo(Value, frozen=True, kw_only=True):
+    """Address and state of a replica (`/endpoints/{model}/{replica}`); only its node writes it."""
+
+    model_uid: str
+    replica_id: str
+    node_id: str
+    assignment_version: str
+    incarnation: int
+    """Grows with every start of the replica's engine."""
+    engine: str
+    url: str = ""
+    """Base URL without a trailing slash and without `/v1`; empty while not known."""
+    state: str = STARTING
+    reason: str = ""
+    """Why it is not ready, in words for an operator."""
+    served_names: tuple[str, ...] = ()
+    api_key: str = ""
+    """The key the engine asks for; empty: none."""
+
+
+class EndpointStats(Value, frozen=True, kw_only=True):
+    """What a replica's engine says of itself (`/stats/{model}/{replica}`)."""
+
+    pending: float | None = None
+    """Requests waiting in the engine's queue."""
+    running: float | None = None
+    """Requests being computed."""
+    kv_cache_usage: float | None = None
+    kv_cache_used_bytes: float | None = None
+    kv_capacity_tokens: int | None = None
+    kv_block_tokens: int | None = None
+    prefix_cache_hit_rate: float | None = None
+    prompt_tokens_total: float | None = None
+    """Prompt tokens processed since the engine's start, cached ones left out."""
+    cached_tokens_total: float | None = None
+    generated_tokens_total: float | None = None
+    age_s: float = 0.0
+    """Age of the sample when it was written, by the node's monotonic clock."""
+    incarnation: int = 0
+
+
+class GatewayStatus(Value, frozen=True, kw_only=True):
+    """A gateway's heartbeat (`/gateways/{gateway}`), under a lease."""
+
+    gateway_id: str
+    address: str
+    applied_revision: int = 0
+    """Store revision that all its workers route by: plans up to it are in force there."""
+    demand: dict[str, int] = {}
+    """Requests in flight or waiting, per model."""
+    draining: dict[str, int] = {}
+    """Requests in flight per draining replica, keyed `model_uid/replica_id`."""
+
+
+class Seed(Value, frozen=True, kw_only=True):
+    """What a settings file last asked for (`/seeds/{host}`): model_uid → digest of its table, so that only a changed table is applied again."""
+
+    digests: dict[str, str] = {}

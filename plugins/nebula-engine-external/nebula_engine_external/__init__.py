@@ -1,0 +1,1 @@
+"""Serves engines that already run somewhere else."""

@@ -1,0 +1,1 @@
+"""Tells whether an engine is well by asking it over HTTP."""

@@ -1,0 +1,1 @@
+"""Runs engines as child processes that outlive the daemon."""

@@ -1,0 +1,1 @@
+"""Reads the load of llama.cpp engines."""

@@ -1,0 +1,1 @@
+"""Routes each request to the replica with the fewest requests on it."""
