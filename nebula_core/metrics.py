@@ -98,7 +98,7 @@ class Instrument(Generic[Child]):
     ) -> None:
         self.name, self.kind, self.help, self.bounds = name, kind, help_, bounds
         self.label_names = tuple(labels)
-        self._make = make
+        self._make: Callable[[], Child] = make
         self._children: dict[tuple[str, ...], Child] = {}
 
     def labels(self, *values: str) -> Child:

@@ -101,9 +101,8 @@ def load(disabled: Iterable[str] = (), found: Iterable[EntryPoint] | None = None
     manager.add_hookspecs(hookspecs)
     points = sorted(entry_points(group=GROUP) if found is None else found, key=lambda point: point.name)
     if unknown := blocked - {point.name for point in points}:
-        raise PluginError(
-            f"[plugins] disabled names {_quoted(unknown)}, which is not installed (installed: {_quoted(p.name for p in points)})"
-        )
+        installed = _quoted(point.name for point in points)
+        raise PluginError(f"[plugins] disabled names {_quoted(unknown)}, which is not installed (installed: {installed})")
     offers: dict[tuple[str, str], Offer] = {}
     infos = []
     for point in points:
@@ -153,7 +152,7 @@ def _register(manager: pluggy.PluginManager, point: EntryPoint) -> ModuleType:
         raise PluginError(f'the plugin "{point.name}" failed to load: {type(error).__name__}: {error}; {_way_out(point.name)}') from error
     if not isinstance(module, ModuleType):
         raise PluginError(f'the entry point "{point.name}" must name a module, not {point.value}; {_way_out(point.name)}')
-    for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
+    for name, _ in inspect.getmembers(module, inspect.iscoroutinefunction):
         if name.startswith("nebula_"):
             raise PluginError(f'the plugin "{point.name}" implements {name} as a coroutine: hooks are plain `def`; {_way_out(point.name)}')
     try:

@@ -207,9 +207,8 @@ def load(file: Path | None = None, environ: Mapping[str, str] | None = None, ove
     where = str(files[0]) if files else "the environment"
     for name, table in plugin_tables.items():
         if not isinstance(table, dict):
-            raise SettingsError(
-                f'{where}: there is no key "{name}" at the top level (tables: {", ".join(sorted(CORE_TABLES))}, and one per plugin)'
-            )
+            tables = ", ".join(sorted(CORE_TABLES))
+            raise SettingsError(f'{where}: there is no key "{name}" at the top level (tables: {tables}, and one per plugin)')
     try:
         return Settings.model_validate({**values, "plugin_tables": plugin_tables, "files": files})
     except ValidationError as error:

@@ -1,7 +1,8 @@
 """The plain data that crosses boundaries: what lies in the store, and what loops and plugins hand to each other.
 
-All are frozen `msgspec` structs, so that they encode to JSON without code of ours. Times are seconds, sizes are bytes, ratios are 0–1.
-An unknown signal is `None`, never 0. States are plain strings: one that a newer Nebula wrote and this one does not know counts as "not ready".
+All are frozen `msgspec` structs, so that they encode to JSON without code of ours. Times are seconds, sizes are bytes, ratios
+are 0–1. An unknown signal is `None`, never 0. States are plain strings: one that a newer Nebula wrote and this one does not know
+counts as "not ready".
 """
 
 from __future__ import annotations
@@ -175,6 +176,7 @@ class GatewayStatus(Value, frozen=True, kw_only=True):
 
 
 class Seed(Value, frozen=True, kw_only=True):
-    """What a settings file last asked for (`/seeds/{host}`): model_uid → digest of its table, so that only a changed table is applied again."""
+    """What a settings file last asked for (`/seeds/{host}`), so that only a changed table is applied again."""
 
     digests: dict[str, str] = {}
+    """model_uid → digest of its table."""
