@@ -84,6 +84,14 @@ class Engine(ABC):
         """Raise `LaunchError` if this machine lacks what `spec` needs (a file, a package), before anything is started."""
         return
 
+    def scraper_for(self, spec: ReplicaSpec) -> str | None:
+        """Name of the scraper that reads the metrics of this replica; `None`: it has none."""
+        return self.scraper
+
+    def health_path_for(self, spec: ReplicaSpec) -> str:
+        """Path that answers 200 once this replica can serve."""
+        return self.health_path
+
     @abstractmethod
     def launch(self, spec: ReplicaSpec, address: EngineAddress, gpu_indexes: tuple[int, ...]) -> Launch | Attach:
         """What to start for one replica, or where it already runs. Raises `LaunchError`."""
