@@ -10,15 +10,19 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dynaconf import Dynaconf
 from dynaconf.vendor.box.exceptions import BoxError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nebula_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PREFIX = "NEBULA"
 SEARCH: tuple[Path, ...] = (Path("settings.toml"), Path("~/.config/nebula/settings.toml"), Path("/etc/nebula/settings.toml"))
@@ -201,7 +205,8 @@ def load(file: Path | None = None, environ: Mapping[str, str] | None = None, ove
     """
     files = _files(file)
     values = _read(files)
-    _apply(values, _from_environment(os.environ if environ is None else environ))
+    environment = _from_environment(os.environ if environ is None else environ)
+    _apply(values, environment)
     _apply(values, {tuple(key.split(".")): value for key, value in (overrides or {}).items()})
     plugin_tables = {name: values.pop(name) for name in sorted(set(values) - CORE_TABLES)}
     where = str(files[0]) if files else "the environment"
@@ -212,7 +217,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] | None = None, ove
     try:
         return Settings.model_validate({**values, "plugin_tables": plugin_tables, "files": files})
     except ValidationError as error:
-        raise SettingsError(_explain(error, where)) from error
+        raise SettingsError(_explain(error, where, values, environment)) from error
 
 
 def _files(file: Path | None) -> tuple[Path, ...]:
@@ -264,7 +269,7 @@ def _apply(values: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> No
         for part in path[:-1]:
             inner = table.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise SettingsError(f'{PREFIX}_{"__".join(path).upper()}: "{part}" is not a table')
+                raise SettingsError(f'{_variable(path)}: "{part}" is not a table')
             table = inner
         table[path[-1]] = value
 
@@ -278,21 +283,56 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _explain(error: ValidationError, where: str, values: Mapping[str, Any], environment: Collection[tuple[str, ...]]) -> str:
+    """What is wrong, one line per fault, each with the place it was set at."""
     lines = []
     for fault in error.errors():
-        *path, key = [str(part) for part in fault["loc"]]
-        table = f"[{'.'.join(path)}]" if path else "the top level"
-        if fault["type"] == "extra_forbidden":
-            known = _keys_of(path)
-            lines.append(f'{where}: {table} has no key "{key}" (its keys: {", ".join(known)})')
-        elif fault["type"] == "missing":
-            lines.append(f'{where}: {table} lacks the key "{key}"')
-        else:
-            lines.append(f"{where}: {table} {key}: {fault['msg'].removeprefix('Value error, ')}")
+        set_by_environment = next((path for path in environment if path == fault["loc"][: len(path)]), None)
+        place = _variable(set_by_environment) if set_by_environment else where
+        lines.append(f"{place}: {_fault(fault, values)}")
     return "\n".join(lines)
 
 
-def _keys_of(path: Sequence[str]) -> list[str]:
-    model = Settings.model_fields[path[0]].annotation if path else Settings
-    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+def _fault(fault: ErrorDetails, values: Mapping[str, Any]) -> str:
+    table, model, keys = _place(fault["loc"], values)
+    key = ".".join(map(str, keys))
+    known = ", ".join(sorted(model.model_fields)) + (", and those of its engine" if model is ModelSettings else "")
+    message = fault["msg"].removeprefix("Value error, ")
+    match fault["type"]:
+        case "extra_forbidden":
+            return f'{table} has no key "{key}"{_meant(key, model)} (its keys: {known})'
+        case "missing" if len(keys) == 1:
+            return f'{table} lacks the key "{key}" (its keys: {known})'
+        case "model_type" | "tuple_type" if not keys:
+            return f"{table} is not a table"
+        case "value_error":
+            return f"{table} {key}: {message}" if key else f"{table}: {message}"
+    return f"{table} {key}: {message}, got {fault['input']!r}"
+
+
+def _place(loc: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str, type[BaseModel], tuple[int | str, ...]]:
+    """A fault's table as it is written in the file, the model of that table, and the path below it."""
+    match loc:
+        case ("models", int(index), *rest):
+            return _entry(values["models"], index), ModelSettings, tuple(rest)
+        case ("models",):
+            return "[[models]]", ModelSettings, ()
+        case (str(table), *rest) if table in CORE_TABLES - {"data_dir"}:
+            model = Settings.model_fields[table].annotation
+            return f"[{table}]", model if isinstance(model, type) and issubclass(model, BaseModel) else Settings, tuple(rest)
+    return "the top level:", Settings, loc
+
+
+def _entry(models: Sequence[Any], index: int) -> str:
+    """How to name one of the `[[models]]`: by its `model_uid` if it has one."""
+    name = models[index].get("model_uid") if isinstance(models[index], dict) else None
+    return f'[[models]] "{name}"' if name else f"[[models]] number {index + 1}"
+
+
+def _meant(key: str, model: type[BaseModel]) -> str:
+    close = get_close_matches(key, model.model_fields, n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _variable(path: tuple[str, ...]) -> str:
+    return f"{PREFIX}_{'__'.join(path).upper()}"
