@@ -10,31 +10,14 @@ frame does no lasting harm. Replicas are named by `(model_uid, replica_id)`.
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
 
 import msgspec
 
 from nebula_core.metrics import Family
-from nebula_core.router.candidate import Route
+from nebula_core.router.candidate import Lost, ModelRoute
 from nebula_core.types import EndpointStats
 
 MAX_FRAME = 256 * 1024 * 1024
-
-Replica = tuple[str, str]
-"""`(model_uid, replica_id)`."""
-
-
-class ModelRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of the routing table."""
-
-    model_uid: str
-    aliases: tuple[str, ...] = ()
-    created: int = 0
-    strategy: str | None = None
-    routes: tuple[Route, ...] = ()
-    """Replicas that may be routed to: the candidates."""
-    note: str = ""
-    """Why there is none, in words for a client."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -59,19 +42,10 @@ class Charges(msgspec.Struct, frozen=True, tag=True):
     """(model_uid, replica_id, count)."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """A replica that refused or dropped a connection."""
-
-    model_uid: str
-    replica_id: str
-    incarnation: int
-    kind: Literal["refused", "reset"]
-
-
 class Outcomes(msgspec.Struct, frozen=True, tag=True):
     """What went wrong with replicas since the frame before."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Lost, ...]
 
 
 class MetricsReport(msgspec.Struct, frozen=True, tag=True):
@@ -111,7 +85,7 @@ class ChargesElsewhere(msgspec.Struct, frozen=True, tag=True):
 class Suspects(msgspec.Struct, frozen=True, tag=True):
     """Replicas that another worker could not connect to."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Lost, ...]
 
 
 class Retire(msgspec.Struct, frozen=True, tag=True):

@@ -14,12 +14,30 @@ NO_STATS = EndpointStats()
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A replica as the routing table holds it: where it is and under what names it answers."""
 
+    model_uid: str = ""
     replica_id: str
     assignment_version: str
     incarnation: int
     url: str
     served_names: tuple[str, ...] = ()
     api_key: str = ""
+
+
+class ModelRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of the routing table, as the control process hands it to the workers."""
+
+    model_uid: str
+    aliases: tuple[str, ...] = ()
+    created: int = 0
+    strategy: str | None = None
+    routes: tuple[Route, ...] = ()
+    """Replicas that may be routed to."""
+    note: str = ""
+    """Why there is none, in words for a client."""
+
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 8.0
 
 
 class Candidate:
@@ -30,7 +48,7 @@ class Candidate:
     since the sample before, for a sample is always a little late, and a burst that has passed must not be counted twice.
     """
 
-    __slots__ = ("charged", "charged_elsewhere", "down_until", "foreign", "most_charged", "route", "stats")
+    __slots__ = ("charged", "charged_elsewhere", "down_until", "foreign", "most_charged", "pause_s", "route", "stats")
 
     def __init__(self, route: Route) -> None:
         self.route = route
@@ -40,6 +58,7 @@ class Candidate:
         self.foreign = 0.0
         self.most_charged = 0
         self.down_until = 0.0
+        self.pause_s = FIRST_PAUSE_S
 
     @property
     def load(self) -> float:
@@ -67,6 +86,16 @@ class Candidate:
             self.foreign = max(0.0, stats.pending + stats.running - self.most_charged)
         self.most_charged = self.charged + self.charged_elsewhere
 
+    def suspect(self, now: float) -> None:
+        """Prefer others for a while, longer each time: a connection to it was refused or lost."""
+        self.down_until = now + self.pause_s
+        self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S)
+
+    def trust(self) -> None:
+        """It answered: prefer it no less than others."""
+        self.down_until = 0.0
+        self.pause_s = FIRST_PAUSE_S
+
     def _note_most(self) -> None:
         total = self.charged + self.charged_elsewhere
         if total > self.most_charged:
@@ -88,6 +117,14 @@ class Pick(msgspec.Struct, frozen=True):
 
     candidate: Candidate
     reason: str
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """A replica that refused or dropped a connection, for the other workers to know."""
+
+    model_uid: str
+    replica_id: str
+    incarnation: int
 
 
 class RouteEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,124 @@
+"""The router: filters candidates, asks the strategy, and charges the pick, all in one step without waiting in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
+
+from nebula_core.interfaces import Strategy
+from nebula_core.metrics import Metrics
+from nebula_core.router.candidate import Candidate, Lost, RouteEvent, RouteRequest
+from nebula_core.router.guard import Charge, Failure
+from nebula_core.router.table import Model, RoutingTable
+
+EventKind = Literal["charged", "first_token", "finished", "failed", "gone"]
+
+
+class Router:
+    """Picks replicas for requests. One per gateway worker, used by its event loop alone.
+
+    `strategies` holds every strategy by name, the default and the fallback among them.
+    """
+
+    def __init__(
+        self,
+        table: RoutingTable,
+        strategies: Mapping[str, Strategy],
+        *,
+        default: str,
+        fallback: str,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        logger: logging.Logger,
+    ) -> None:
+        self.table = table
+        self.touched: set[Candidate] = set()
+        """Candidates whose charges changed since the reporter last looked."""
+        self.failures: list[Lost] = []
+        """Replicas that refused or dropped a connection since then."""
+        self._strategies = strategies
+        self._default, self._fallback = default, fallback
+        self._observers = {name: s for name, s in strategies.items() if type(s).observe is not Strategy.observe}
+        self._clock, self._logger = clock, logger
+        self._routed = metrics.counter("nebula_route_total", "Routing decisions by model and outcome.", labels=("model_uid", "status"))
+
+    def pick(self, model: Model, request: RouteRequest, tried: Collection[Candidate] = ()) -> Charge | None:
+        """Choose a replica that was not tried yet and charge the request to it; `None` if the model has none."""
+        candidates = self._usable(model.candidates, tried)
+        if not candidates:
+            self._routed.labels(model.model_uid, "no_candidate").inc()
+            return None
+        name = model.strategy or self._default
+        candidate, status = self._select(name, request, candidates), "picked"
+        if candidate is None:
+            candidate, status = self._select(self._fallback, request, candidates), "fallback"
+        if candidate is None:
+            candidate, status = min(candidates, key=_load), "no_strategy"
+        self._routed.labels(model.model_uid, status).inc()
+        return Charge(self, candidate, request.request_id)
+
+    def note(self, kind: EventKind, charge: Charge) -> None:
+        """A charge began, answered or ended: tell the strategies that observe."""
+        if kind != "first_token":
+            self.touched.add(charge.candidate)
+        if self._observers:
+            self._tell(kind, charge.candidate, charge.request_id)
+
+    def note_failure(self, charge: Charge, failure: Failure) -> None:
+        """A charge ended without a whole answer. A client that left says nothing about the replica."""
+        if failure in ("refused", "reset"):
+            charge.candidate.suspect(self._clock())
+            route = charge.candidate.route
+            self.failures.append(Lost(route.model_uid, route.replica_id, route.incarnation))
+        self.note("failed", charge)
+
+    def note_gone(self, candidates: Sequence[Candidate]) -> None:
+        """Replicas left the table."""
+        if self._observers:
+            for candidate in candidates:
+                self._tell("gone", candidate, "")
+
+    def suspect(self, lost: Lost) -> None:
+        """Another worker could not connect to a replica."""
+        candidate = self.table.replica(lost.model_uid, lost.replica_id)
+        if candidate is not None and candidate.route.incarnation == lost.incarnation:
+            candidate.suspect(self._clock())
+
+    def _usable(self, candidates: list[Candidate], tried: Collection[Candidate]) -> Sequence[Candidate]:
+        """Those not tried; of these, those not under suspicion, unless all are: then one of them may be back."""
+        if tried:
+            candidates = [candidate for candidate in candidates if candidate not in tried]
+        now = self._clock()
+        for candidate in candidates:
+            if candidate.down_until > now:
+                return [candidate for candidate in candidates if candidate.down_until <= now] or candidates
+        return candidates
+
+    def _select(self, name: str, request: RouteRequest, candidates: Sequence[Candidate]) -> Candidate | None:
+        try:
+            pick = self._strategies[name].select(request, candidates)
+        except Exception:  # a plugin's fault must cost no request: it is logged, and the fallback decides
+            self._logger.exception("the routing strategy %r failed", name)
+            return None
+        return None if pick is None else pick.candidate
+
+    def _tell(self, kind: EventKind, candidate: Candidate, request_id: str) -> None:
+        route = candidate.route
+        event = RouteEvent(
+            kind=kind,
+            model_uid=route.model_uid,
+            replica_id=route.replica_id,
+            incarnation=route.incarnation,
+            request_id=request_id,
+            at=self._clock(),
+        )
+        for name, strategy in self._observers.items():
+            try:
+                strategy.observe(event)
+            except Exception:  # as above
+                self._logger.exception("the routing strategy %r failed to observe", name)
+
+
+def _load(candidate: Candidate) -> float:
+    return candidate.load

@@ -1,0 +1,74 @@
+"""The live routing table of a gateway worker: models by name, their candidates, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nebula_core.router.candidate import Candidate, ModelRoute, Route
+
+
+class Model:
+    """One model of the live table. `candidates` is replaced when its membership changes, and never changed in place."""
+
+    __slots__ = ("aliases", "candidates", "created", "model_uid", "note", "strategy")
+
+    def __init__(self, model_uid: str) -> None:
+        self.model_uid = model_uid
+        self.aliases: tuple[str, ...] = ()
+        self.created = 0
+        self.strategy: str | None = None
+        self.note = ""
+        self.candidates: list[Candidate] = []
+
+    def update(self, route: ModelRoute) -> list[Candidate]:
+        """Take over a new version; candidates of replicas that stay keep their load. Returns those that are gone."""
+        self.aliases, self.created, self.strategy, self.note = route.aliases, route.created, route.strategy, route.note
+        before = {_identity(candidate.route): candidate for candidate in self.candidates}
+        self.candidates = [_carry_over(before.pop(_identity(new), None), new) for new in route.routes]
+        return list(before.values())
+
+
+class RoutingTable:
+    """All models that this gateway knows."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Model] = {}
+        self.applied = False
+        self._names: dict[str, Model] = {}
+        self._replicas: dict[tuple[str, str], Candidate] = {}
+
+    def find(self, name: str) -> Model | None:
+        """The model that a client means by `name`: its `model_uid` or an alias."""
+        return self._names.get(name)
+
+    def update(self, models: Iterable[ModelRoute], removed: Iterable[str] = (), *, whole: bool = False) -> list[Candidate]:
+        """Take over new versions of some models, or (`whole`) of all. Returns the candidates that are gone."""
+        models = list(models)
+        gone = []
+        for model_uid in set(self.models).difference(route.model_uid for route in models) if whole else removed:
+            model = self.models.pop(model_uid, None)
+            gone += model.candidates if model else []
+        for route in models:
+            gone += self.models.setdefault(route.model_uid, Model(route.model_uid)).update(route)
+        self._index()
+        self.applied = True
+        return gone
+
+    def replica(self, model_uid: str, replica_id: str) -> Candidate | None:
+        """The candidate that stands for a replica, or `None` if it is not routed to."""
+        return self._replicas.get((model_uid, replica_id))
+
+    def _index(self) -> None:
+        self._names = {alias: model for model in self.models.values() for alias in model.aliases} | self.models
+        self._replicas = {(uid, c.route.replica_id): c for uid, model in self.models.items() for c in model.candidates}
+
+
+def _identity(route: Route) -> tuple[str, str, int]:
+    return route.replica_id, route.assignment_version, route.incarnation
+
+
+def _carry_over(known: Candidate | None, route: Route) -> Candidate:
+    if known is None:
+        return Candidate(route)
+    known.route = route
+    return known
