@@ -1,0 +1,192 @@
+"""The gateway's control side: follows the store, feeds the workers, and reports on them.
+
+    store ─► mirror ─► feed (pure) ─► hub ─► workers
+                                       │
+             /gateways/{gateway} ◄─────┘ applied revision, demand, requests on draining replicas
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from nebula_core.errors import NebulaError, StoreError
+from nebula_core.gateway import feed
+from nebula_core.gateway.hub import WorkerHub
+from nebula_core.gateway.ledger import Replica
+from nebula_core.gateway.sockets import bind_public
+from nebula_core.gateway.supervisor import Supervisor
+from nebula_core.interfaces import Put, Store
+from nebula_core.metrics import Snapshot
+from nebula_core.router.candidate import ModelRoute
+from nebula_core.settings import Settings
+from nebula_core.store import codec, keys
+from nebula_core.store.lease import LeaseKeeper
+from nebula_core.store.mirror import Mirror
+from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, PlacementPlan
+
+PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS)
+"""What a gateway's mirror must follow."""
+_MEMBERSHIP = ("model_requests", "placements", "endpoints")
+
+TAKE_OVER_S = 3.0
+"""How long workers that an earlier process left behind have to give the port back."""
+HEARTBEAT_S = 3.0
+PROMPT_S = 0.1
+"""Shortest time between two reports of what a drain waits for."""
+
+
+class GatewayControl:
+    """Opens the public port and runs its workers. The caller enters it, runs it, and at the end calls `retire`."""
+
+    def __init__(self, store: Store, mirror: Mirror, settings: Settings, run_dir: Path, logger: logging.Logger) -> None:
+        self._store, self._mirror, self._settings, self._logger = store, mirror, settings, logger
+        self._path = run_dir / "gateway.sock"
+        generation = secrets.token_hex(8)
+        gateway = settings.gateway
+        self._hub = WorkerHub(self._path, generation, settings.model_dump_json().encode(), gateway.drain_s, logger)
+        self._generation = generation
+        self._models: dict[str, ModelRoute] = {}
+        self._sockets: list[socket.socket] = []
+        self._supervisor: Supervisor | None = None
+        self.address = ""
+        """`host:port` of the public port, once entered."""
+
+    async def __aenter__(self) -> GatewayControl:
+        left_behind = self._path.exists()
+        await self._hub.__aenter__()
+        try:
+            self._sockets = await self._bind(TAKE_OVER_S if left_behind else 0.0)
+        except BaseException:
+            await self._hub.__aexit__()
+            raise
+        self.address = f"{self._settings.gateway.host}:{self._sockets[0].getsockname()[1]}"
+        self._supervisor = Supervisor(self._sockets, self._path, self._generation, self._logger)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for listener in self._sockets:
+            listener.close()
+        await self._hub.__aexit__()
+
+    async def run(self) -> None:
+        """Keep workers running, the table fed and the fleet informed, for ever."""
+        assert self._supervisor is not None, "enter the gateway before running it"
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._supervisor.run(), name="gateway supervisor")
+            group.create_task(self._feed(), name="gateway feed")
+            group.create_task(self._heartbeat(), name="gateway heartbeat")
+
+    async def retire(self) -> None:
+        """Accept nothing more and let running requests finish, for `[gateway] drain_s` seconds at most."""
+        self._hub.retire()
+        if self._supervisor is not None:
+            await self._supervisor.wait_gone(self._settings.gateway.drain_s)
+
+    async def wait_serving(self) -> None:
+        """Wait until all workers have the table."""
+        while self._hub.connected < len(self._sockets):
+            await self._hub_changed(HEARTBEAT_S)
+
+    def snapshot(self) -> Snapshot:
+        """The workers' metrics, as one."""
+        return self._hub.snapshot()
+
+    async def _bind(self, patience_s: float) -> list[socket.socket]:
+        gateway, loop = self._settings.gateway, asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while True:
+            try:
+                return bind_public(gateway.host, gateway.port, gateway.workers, "[gateway]")
+            except NebulaError:
+                if loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    # --- the table ------------------------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        with self._mirror.subscribe() as changes:
+            await self._mirror.wait_synced()
+            self._rebuild(keys.parts(key)[1] for key in self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
+            self._hub.publish_stats({_replica(key): stats for key, stats in self._mirror.values(keys.STATS, EndpointStats).items()})
+            while True:
+                changed = [(key, keys.parts(key)) for key in await changes.wait(None)]
+                self._rebuild({parts[1] for _, parts in changed if parts[0] in _MEMBERSHIP})
+                self._pass_stats([key for key, parts in changed if parts[0] == "stats"])
+
+    def _rebuild(self, model_uids: Iterable[str]) -> None:
+        for model_uid in model_uids:
+            request = self._mirror.get(keys.model_request(model_uid), ModelRequest)
+            if request is None:
+                self._models.pop(model_uid, None)
+                continue
+            plan = self._mirror.get(keys.placement(model_uid), PlacementPlan)
+            endpoints = self._mirror.values(f"{keys.ENDPOINTS}{keys.encode(model_uid)}/", EndpointInfo)
+            self._models[model_uid] = feed.model_route(request, plan, endpoints.values())
+        self._hub.publish_table(self._models, self._mirror.revision)
+
+    def _pass_stats(self, changed: list[str]) -> None:
+        found = {key: self._mirror.get(key, EndpointStats) for key in changed}
+        samples = {_replica(key): stats for key, stats in found.items() if stats is not None}
+        self._hub.publish_stats(samples, gone=[_replica(key) for key, stats in found.items() if stats is None])
+
+    # --- what the fleet hears -------------------------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        """Report at once what a drain waits for, and the demand every few seconds."""
+        async with LeaseKeeper(self._store, self._settings.store.lease_s, self._logger) as keeper:
+            loop, due, written = asyncio.get_running_loop(), 0.0, None
+            while True:
+                now = (keeper.lease, self._status())
+                if _must_write(now, written, overdue=loop.time() >= due) and await self._write(*now):
+                    written, due = now, loop.time() + HEARTBEAT_S
+                await asyncio.sleep(PROMPT_S)
+                await self._hub_changed(HEARTBEAT_S)
+
+    def _status(self) -> GatewayStatus:
+        in_flight = self._hub.in_flight()
+        demand: Counter[str] = Counter()
+        for (model_uid, _), count in in_flight.items():
+            demand[model_uid] += count
+        routable = self._hub.routable()
+        return GatewayStatus(
+            gateway_id=self._settings.gateway_name,
+            address=self.address,
+            applied_revision=self._hub.applied_revision,
+            demand=dict(demand),
+            draining={f"{uid}/{replica}": count for (uid, replica), count in in_flight.items() if (uid, replica) not in routable},
+        )
+
+    async def _write(self, lease: str, status: GatewayStatus) -> bool:
+        try:
+            await self._store.transact([Put(keys.gateway(status.gateway_id), codec.encode(status), lease)])
+        except StoreError as error:
+            self._logger.warning("this gateway's heartbeat could not be written, trying again: %s", error)
+            return False
+        return True
+
+    async def _hub_changed(self, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._hub.changed.wait(), timeout_s)
+        except TimeoutError:
+            return
+        self._hub.changed.clear()
+
+
+def _must_write(new: tuple[str, GatewayStatus], written: tuple[str, GatewayStatus] | None, *, overdue: bool) -> bool:
+    """At once under a new lease or when a drain may wait for it; a change of demand only every few seconds."""
+    if written is None or new[0] != written[0]:
+        return True
+    now, before = new[1], written[1]
+    return (now.applied_revision, now.draining) != (before.applied_revision, before.draining) or (overdue and now != before)
+
+
+def _replica(stats_key: str) -> Replica:
+    _, model_uid, replica_id = keys.parts(stats_key)
+    return model_uid, replica_id

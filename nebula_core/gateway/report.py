@@ -1,0 +1,63 @@
+"""What a worker tells the control process of itself: charges, replicas that failed, and its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from nebula_core.gateway import link
+from nebula_core.metrics import Metrics
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.router import Router
+
+CHARGES_S = 0.02
+"""Rhythm of telling our charges; with the hub's own pause, other workers know them within 50 ms."""
+METRICS_EVERY = 50
+"""Metrics go up with every so many reports of charges: about once a second."""
+
+
+class Reporter:
+    """Gathers what changed and sends it, a few times a second, only when there is something to tell."""
+
+    def __init__(self, router: Router, metrics: Metrics) -> None:
+        self._router, self._metrics = router, metrics
+        self._charged: set[Candidate] = set()
+        self._told: tuple[object, ...] = ()
+
+    async def run(self, writer: asyncio.StreamWriter) -> None:
+        """Report over this connection until cancelled. A new connection is told everything."""
+        self._router.touched.update(self._charged)
+        turn = 0
+        while True:
+            self._tell_charges(writer)
+            self._tell_failures(writer)
+            if turn % METRICS_EVERY == 0:
+                self._tell_metrics(writer)
+            turn += 1
+            await writer.drain()
+            await asyncio.sleep(CHARGES_S)
+
+    def _tell_charges(self, writer: asyncio.StreamWriter) -> None:
+        touched, self._router.touched = self._router.touched, set()
+        if touched:
+            self._charged = {candidate for candidate in self._charged | touched if candidate.charged}
+            counts = Counter({_replica(candidate): 0 for candidate in touched})
+            for candidate in self._charged:
+                if _replica(candidate) in counts:
+                    counts[_replica(candidate)] += candidate.charged
+            link.write(writer, link.Charges(tuple((uid, replica, count) for (uid, replica), count in counts.items())))
+
+    def _tell_failures(self, writer: asyncio.StreamWriter) -> None:
+        failures, self._router.failures = self._router.failures, []
+        if failures:
+            link.write(writer, link.Outcomes(tuple(failures)))
+
+    def _tell_metrics(self, writer: asyncio.StreamWriter) -> None:
+        snapshot = self._metrics.snapshot()
+        if snapshot != self._told:
+            self._told = snapshot
+            link.write(writer, link.MetricsReport(snapshot))
+
+
+def _replica(candidate: Candidate) -> tuple[str, str]:
+    return candidate.route.model_uid, candidate.route.replica_id

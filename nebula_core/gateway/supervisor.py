@@ -1,0 +1,68 @@
+"""Keeps the gateway's workers running: one process per listening socket, started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+STEADY_S = 10.0
+"""A worker that ran for this long is started again at once when it dies."""
+KILL_AFTER_S = 2.0
+"""Time that a worker has to go after its requests should have ended."""
+
+
+class Supervisor:
+    """The worker processes of this gateway. The sockets stay open here, so that a new worker goes on where the dead one stopped."""
+
+    def __init__(self, sockets: Sequence[socket.socket], hub_path: Path, generation: str, logger: logging.Logger) -> None:
+        self._sockets, self._hub_path, self._generation, self._logger = sockets, hub_path, generation, logger
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Start all workers and keep them running, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for slot, listener in enumerate(self._sockets):
+                group.create_task(self._keep(slot, listener), name=f"gateway worker {slot}")
+
+    async def wait_gone(self, seconds: float) -> None:
+        """After workers were asked to go: wait for it, at the end by force. No worker is started again."""
+        self._stopping = True
+        waiting = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
+        if not waiting:
+            return
+        _, late = await asyncio.wait(waiting, timeout=seconds + KILL_AFTER_S)
+        if late:
+            for process in self._processes.values():
+                if process.returncode is None:
+                    process.kill()
+            await asyncio.wait(late)
+
+    async def _keep(self, slot: int, listener: socket.socket) -> None:
+        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_S
+        while not self._stopping:
+            started = loop.time()
+            process = self._processes[slot] = await self._start(slot, listener)
+            code = await process.wait()
+            if self._stopping:
+                return
+            pause = FIRST_PAUSE_S if loop.time() - started > STEADY_S else min(pause * 2, LONGEST_PAUSE_S)
+            self._logger.error("gateway worker %d (pid %d) ended with %s; starting it again in %.1f s", slot, process.pid, code, pause)
+            await asyncio.sleep(pause)
+
+    async def _start(self, slot: int, listener: socket.socket) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "nebula_core.gateway.worker"),
+            *("--hub", os.fspath(self._hub_path), "--listen-fd", str(listener.fileno())),
+            *("--slot", str(slot), "--generation", self._generation),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+        )
