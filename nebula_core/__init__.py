@@ -5,6 +5,7 @@ This is what a plugin author imports, and nothing else:
     from nebula_core import Pick, PluginSettings, Provider, Strategy, hookimpl
 """
 
+from nebula_core.engine_args import EngineArgs
 from nebula_core.errors import InvalidModelRequest, LaunchError, NebulaError, PluginError, ScrapeError, SettingsError, StoreError
 from nebula_core.hookspecs import hookimpl
 from nebula_core.interfaces import (
@@ -33,6 +34,7 @@ __all__ = [
     "EndpointStats",
     "Engine",
     "EngineAddress",
+    "EngineArgs",
     "Exit",
     "Fetch",
     "Handle",
