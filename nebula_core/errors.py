@@ -4,6 +4,8 @@
     ├── SettingsError            a settings file, table or key is missing or wrong
     ├── PluginError              a plugin is missing, broken or registered twice
     ├── InvalidModelRequest      a model request that cannot be accepted as it stands
+    ├── UnknownModel             a model that nobody has asked for
+    ├── WriteConflict            somebody else kept changing what was to be written
     ├── LaunchError              an engine could not be started
     ├── ScrapeError              an engine's metrics could not be read
     ├── AdminError               the admin API refused a call, or could not be reached
@@ -34,6 +36,14 @@ class PluginError(NebulaError):
 
 class InvalidModelRequest(NebulaError):
     """A model request that cannot be accepted: names the model, the key and what is allowed."""
+
+
+class UnknownModel(NebulaError):
+    """There is no request for this model: names the ones that are known."""
+
+
+class WriteConflict(NebulaError):
+    """Others changed the same keys each time this was tried; nothing was written."""
 
 
 class LaunchError(NebulaError):

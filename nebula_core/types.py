@@ -74,6 +74,8 @@ class Assignment(Value, frozen=True, kw_only=True):
     assignment_version: str
     gpu_indexes: tuple[int, ...] = ()
     wanted: str = RUN
+    replaces: str = ""
+    """The replica that serves on until this one is ready; empty: none."""
 
 
 class PlacementPlan(Value, frozen=True, kw_only=True):

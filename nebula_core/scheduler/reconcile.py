@@ -1,0 +1,103 @@
+"""From model requests to placement plans: a pure decision, the same for the same values in whatever order they come.
+
+Assignments leave a plan only by draining, and only when their node has deleted the endpoint. Those on a node that is gone wait for
+it. An endpoint that no assignment stands for gets a draining one, so that its node is told to stop it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import inf
+
+from nebula_core.scheduler.room import Room
+from nebula_core.scheduler.settle import Settled, settle
+from nebula_core.scheduler.world import Decisions, Goal, Memory, Observed, Refusal, Replica, draining
+from nebula_core.types import DRAIN, RUN, Assignment, EndpointInfo, ModelStatus, PlacementPlan, ReplicaSpec
+
+SILENCE_S = 5.0
+"""How long a draining replica without an endpoint is kept: its node may be about to start it, from the plan before."""
+
+
+def reconcile(desired: Mapping[str, Goal], observed: Observed, memory: Memory, now: float) -> Decisions:
+    """Decide all plans and statuses. `now` is in monotonic seconds; what need not change is left out of the result."""
+    kept = _kept(desired, observed, memory, now)
+    room = Room(observed.nodes, chain.from_iterable(kept.values()))
+    settled = {uid: _settle(desired.get(uid, ()), kept[uid], observed, room) for uid in kept}
+    plans = {uid: _plan(uid, settled[uid].assignments, observed.plans.get(uid), uid in desired) for uid in kept}
+    statuses = {uid: _status(uid, desired.get(uid, ()), settled[uid], room) if uid in desired or plans[uid] else None for uid in kept}
+    return Decisions(
+        plans={uid: plan for uid, plan in plans.items() if plan != observed.plans.get(uid)},
+        statuses={uid: status for uid, status in statuses.items() if status != observed.statuses.get(uid)},
+        memory=_remember({uid: plan for uid, plan in plans.items() if plan}, observed, memory, now),
+    )
+
+
+def _kept(desired: Mapping[str, Goal], observed: Observed, memory: Memory, now: float) -> dict[str, list[Assignment]]:
+    """Each model's assignments without those that have ended, by model in order; a refused request's are left alone."""
+    strays = _strays(observed)
+    kept = {}
+    for uid in sorted({*desired, *observed.plans, *observed.statuses, *strays}):
+        plan = observed.plans.get(uid)
+        planned = list(plan.assignments) if plan else []
+        if not isinstance(desired.get(uid), Refusal):
+            planned = [each for each in planned if not _ended(uid, each, observed, memory, now)] + strays[uid]
+        kept[uid] = planned
+    return kept
+
+
+def _ended(uid: str, assignment: Assignment, observed: Observed, memory: Memory, now: float) -> bool:
+    replica = (uid, assignment.replica_id)
+    return assignment.wanted != RUN and replica not in observed.endpoints and now >= memory.leave_at.get(replica, inf)
+
+
+def _strays(observed: Observed) -> defaultdict[str, list[Assignment]]:
+    """A draining assignment for each endpoint that no plan has one for, by model."""
+    planned = {(uid, each.replica_id) for uid, plan in observed.plans.items() for each in plan.assignments}
+    found: defaultdict[str, list[Assignment]] = defaultdict(list)
+    for uid, replica_id in sorted(observed.endpoints.keys() - planned):
+        found[uid].append(_stray(observed.endpoints[uid, replica_id]))
+    return found
+
+
+def _stray(endpoint: EndpointInfo) -> Assignment:
+    return Assignment(
+        replica_id=endpoint.replica_id,
+        node_id=endpoint.node_id,
+        spec=ReplicaSpec(model_uid=endpoint.model_uid, engine=endpoint.engine),
+        assignment_version=endpoint.assignment_version,
+        wanted=DRAIN,
+    )
+
+
+def _settle(goal: Goal, assignments: Sequence[Assignment], observed: Observed, room: Room) -> Settled:
+    return Settled(tuple(assignments)) if isinstance(goal, Refusal) else settle(goal, assignments, observed, room)
+
+
+def _plan(uid: str, assignments: tuple[Assignment, ...], old: PlacementPlan | None, requested: bool) -> PlacementPlan | None:
+    """The plan with these assignments, or `old` itself if it holds them already; `None`: there is to be none."""
+    if not assignments and (old is None or not requested):
+        return None
+    if old is not None and old.assignments == assignments:
+        return old
+    return PlacementPlan(model_uid=uid, plan_version=old.plan_version + 1 if old else 1, assignments=assignments)
+
+
+def _status(uid: str, goal: Goal, settled: Settled, room: Room) -> ModelStatus:
+    """What to say about a model, once all models have taken their room."""
+    if isinstance(goal, Refusal):
+        placed = sum(each.wanted == RUN for each in settled.assignments)
+        return ModelStatus(model_uid=uid, wanted=goal.wanted, placed=placed, reasons=(goal.reason,))
+    counted = Counter(room.shortage(spec) for spec in settled.unplaced)
+    reasons = tuple(f"{number} of {len(goal)} replicas cannot be placed: {why}" for why, number in counted.items())
+    return ModelStatus(model_uid=uid, wanted=len(goal), placed=len(goal) - len(settled.unplaced), reasons=reasons)
+
+
+def _remember(plans: Mapping[str, PlacementPlan], observed: Observed, memory: Memory, now: float) -> Memory:
+    """A draining replica leaves as soon as the endpoint it has is gone; one without gets a time to show one."""
+
+    def leave_at(replica: Replica) -> float:
+        return now if replica in observed.endpoints else memory.leave_at.get(replica, now + SILENCE_S)
+
+    return Memory(leave_at={replica: leave_at(replica) for replica in draining(plans)})

@@ -1,0 +1,120 @@
+"""One model's assignments: the difference of two multisets, what its request comes to and what its plan runs.
+
+What is in both stays where it is; what is missing is placed; what is too much drains. A spec that takes another's place is started
+first, where there is room, and the old replica serves until the new one is ready; where there is none, one old replica at a time
+makes room.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import msgspec
+
+from nebula_core.scheduler.room import Room
+from nebula_core.scheduler.world import Observed
+from nebula_core.types import DRAIN, RUN, Assignment, ReplicaSpec
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A model's assignments as they should be, and the specs that fit nowhere."""
+
+    assignments: tuple[Assignment, ...]
+    unplaced: tuple[ReplicaSpec, ...] = ()
+
+
+def settle(wanted: Sequence[ReplicaSpec], assignments: Sequence[Assignment], observed: Observed, room: Room) -> Settled:
+    """Bring `assignments` to `wanted`, taking what is placed from `room`."""
+    difference = _compare(wanted, [each for each in assignments if each.wanted == RUN], observed)
+    held = _held(difference, observed)
+    replaceable = [old for old in difference.surplus if observed.serves(old) and old not in held]
+    olds = replaceable[: len(difference.missing)]
+    added, unplaced = _place(difference.missing, olds, {each.replica_id for each in assignments}, room)
+    ending = [old for old in difference.surplus if old not in held and old not in olds]
+    changing = added or ending or any(each.wanted != RUN for each in assignments)
+    if unplaced and not changing and all(map(observed.ready, difference.keep)):
+        ending = room.victims(unplaced[0], sorted(olds, key=_by_id, reverse=True))
+    after = [msgspec.structs.replace(each, wanted=DRAIN, replaces="") if each in ending else each for each in assignments]
+    return Settled(tuple(_without_stale_links([*after, *added])), tuple(unplaced))
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """A model's wanted specs against its running assignments."""
+
+    keep: list[Assignment]
+    surplus: list[Assignment]
+    missing: list[ReplicaSpec]
+
+
+def _compare(wanted: Sequence[ReplicaSpec], running: Iterable[Assignment], observed: Observed) -> _Difference:
+    """Keep as many of each spec as are wanted: ready ones first, then those with the lowest replica ids."""
+    lacking = Counter(map(_key, wanted))
+    difference = _Difference([], [], [])
+    for assignment in sorted(running, key=lambda each: (not observed.ready(each), _by_id(each))):
+        fits = _count_down(lacking, assignment.spec)
+        (difference.keep if fits else difference.surplus).append(assignment)
+    difference.missing.extend(spec for spec in wanted if _count_down(lacking, spec))
+    return difference
+
+
+def _count_down(lacking: Counter[str], spec: ReplicaSpec) -> bool:
+    key = _key(spec)
+    if not lacking[key]:
+        return False
+    lacking[key] -= 1
+    return True
+
+
+def _held(difference: _Difference, observed: Observed) -> list[Assignment]:
+    """The old replicas that serve until the one that replaces them is ready."""
+    awaited = {each.replaces for each in difference.keep if not observed.ready(each)}
+    return [old for old in difference.surplus if old.replica_id in awaited and observed.serves(old)]
+
+
+def _place(
+    missing: Sequence[ReplicaSpec], olds: Sequence[Assignment], used: set[str], room: Room
+) -> tuple[list[Assignment], list[ReplicaSpec]]:
+    """New assignments for the missing specs, the first of which replace `olds`, and the specs that fit nowhere."""
+    added: list[Assignment] = []
+    unplaced = []
+    ids = _free_ids(used)
+    for index, spec in enumerate(missing):
+        spot = room.take(spec)
+        if spot is None:
+            unplaced.append(spec)
+            continue
+        new = Assignment(
+            replica_id=next(ids),
+            node_id=spot.node_id,
+            spec=spec,
+            assignment_version=spec.version(spot.node_id, spot.gpu_indexes),
+            gpu_indexes=spot.gpu_indexes,
+            replaces=olds[index].replica_id if index < len(olds) else "",
+        )
+        added.append(new)
+    return added, unplaced
+
+
+def _free_ids(used: set[str]) -> Iterator[str]:
+    return (name for name in map(str, count()) if name not in used)
+
+
+def _without_stale_links(assignments: Sequence[Assignment]) -> list[Assignment]:
+    """`replaces` forgotten where the old replica is gone, for its id may be given to another one."""
+    ids = {each.replica_id for each in assignments}
+    return [msgspec.structs.replace(each, replaces="") if each.replaces and each.replaces not in ids else each for each in assignments]
+
+
+def _key(spec: ReplicaSpec) -> str:
+    """The same for equal specs, whatever the order of their engine's keys."""
+    return spec.version("", ())
+
+
+def _by_id(assignment: Assignment) -> tuple[int, str]:
+    """Sorts "2" before "10"."""
+    return len(assignment.replica_id), assignment.replica_id
