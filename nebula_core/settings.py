@@ -252,15 +252,17 @@ def _from_environment(environ: Mapping[str, str]) -> dict[tuple[str, ...], Any]:
     for name, text in environ.items():
         path = name.removeprefix(f"{PREFIX}_").lower().split("__")
         if name.startswith(f"{PREFIX}_") and (len(path) > 1 or path == ["data_dir"]) and all(path):
-            found[tuple(path)] = _toml_value(text)
+            found[tuple(path)] = parse_value(text)
     return found
 
 
-def _toml_value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """What `text` means as a TOML value; text that is none stands for itself, so that a name needs no quotes."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return parsed["value"] if len(parsed) == 1 else text
 
 
 def _apply(values: dict[str, Any], changes: Mapping[tuple[str, ...], Any]) -> None:
