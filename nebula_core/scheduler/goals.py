@@ -1,0 +1,61 @@
+"""What model requests come to: the replicas that their engines make of them, or why they cannot be followed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from nebula_core.errors import InvalidModelRequest
+from nebula_core.interfaces import Engine
+from nebula_core.scheduler.world import Goal, Observed, Refusal
+from nebula_core.store import keys
+from nebula_core.store.codec import V
+from nebula_core.store.mirror import Mirror
+from nebula_core.types import ModelRequest, PlacementPlan, Value
+
+
+class Goals:
+    """What the model requests come to. An engine is asked once per request, not once per pass."""
+
+    def __init__(self, mirror: Mirror, engines: Mapping[str, Engine], logger: logging.Logger) -> None:
+        self._mirror, self._engines, self._logger = mirror, engines, logger
+        self._known: dict[str, tuple[ModelRequest, Goal]] = {}
+
+    def now(self, observed: Observed) -> dict[str, Goal]:
+        """The goal of every model that is asked for, by model_uid."""
+        requests = by_model(self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
+        self._known = {uid: self._of(uid, request) for uid, request in requests.items()}
+        goals = {uid: goal for uid, (_, goal) in self._known.items()}
+        for uid in {*goals, *observed.plans, *(uid for uid, _ in observed.endpoints)}:
+            if unreadable := self._unreadable(uid):
+                wanted = requests[uid].replicas if uid in requests else 0
+                goals[uid] = Refusal(wanted, f"{unreadable} cannot be read by this version of Nebula; nothing is changed")
+        return goals
+
+    def _of(self, uid: str, request: ModelRequest) -> tuple[ModelRequest, Goal]:
+        known = self._known.get(uid)
+        return known if known is not None and known[0] is request else (request, self._ask(request))
+
+    def _ask(self, request: ModelRequest) -> Goal:
+        engine = self._engines.get(request.engine)
+        if engine is None:
+            installed = ", ".join(sorted(self._engines)) or "none"
+            return Refusal(request.replicas, f'the engine "{request.engine}" is not installed at the scheduler (installed: {installed})')
+        try:
+            return engine.specs(request)
+        except InvalidModelRequest as error:
+            return Refusal(request.replicas, str(error))
+        except Exception as error:
+            # A plugin's fault must not stop the other models.
+            self._logger.exception('the engine "%s" failed on the request of %s', request.engine, request.model_uid)
+            return Refusal(request.replicas, f'the engine "{request.engine}" failed on this request: {error!r}')
+
+    def _unreadable(self, uid: str) -> str:
+        """The key of this model that is there but not to be read: a request that a newer Nebula wrote is not a deleted one."""
+        kinds: tuple[tuple[str, type[Value]], ...] = ((keys.model_request(uid), ModelRequest), (keys.placement(uid), PlacementPlan))
+        return next((key for key, type_ in kinds if self._mirror.entry(key) and self._mirror.get(key, type_) is None), "")
+
+
+def by_model(values: Mapping[str, V]) -> dict[str, V]:
+    """Values by model_uid instead of by key."""
+    return {keys.parts(key)[1]: value for key, value in values.items()}

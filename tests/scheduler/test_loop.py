@@ -1,0 +1,223 @@
+"""The scheduler's loop on a real store; the test plays the nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from nebula_core.errors import StoreUnavailable
+from nebula_core.interfaces import Delete, Put
+from nebula_core.scheduler.loop import PREFIXES, SchedulerLoop
+from nebula_core.settings import Settings
+from nebula_core.store import codec, keys
+from nebula_core.store.background import background
+from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
+from nebula_core.store.mirror import following
+from nebula_core.testing.engines import FakeEngine
+from nebula_core.testing.polling import eventually
+from nebula_core.types import DRAIN, READY, EndpointInfo, ModelRequest, ModelStatus, NodeStatus, PlacementPlan
+
+logger = logging.getLogger("test")
+
+
+class BrokenEngine(FakeEngine):
+    def specs(self, request):
+        raise RuntimeError("a bug in a plugin")
+
+
+ENGINES = {"fake": FakeEngine(), "broken": BrokenEngine()}
+
+
+@pytest.fixture
+async def store(tmp_path):
+    async with EmbeddedStore(tmp_path, EmbeddedSettings(), time.monotonic, logger) as store:
+        yield store
+
+
+@asynccontextmanager
+async def scheduling(store, engines=ENGINES):
+    async with AsyncExitStack() as stack:
+        mirror = await stack.enter_async_context(following(store, PREFIXES, logger))
+        await stack.enter_async_context(background(SchedulerLoop(store, mirror, engines, Settings(), logger, time.monotonic).run()))
+        yield
+
+
+async def put(store, key, value):
+    await store.transact([Put(key, codec.encode(value))])
+
+
+async def ask(store, uid="m", **fields):
+    await put(store, keys.model_request(uid), ModelRequest(model_uid=uid, **{"engine": "fake", **fields}))
+
+
+def node(name):
+    return NodeStatus(node_id=name, address="127.0.0.1", engines=("fake", "broken"))
+
+
+async def add_node(store):
+    await put(store, keys.node("a"), node("a"))
+
+
+async def value(store, key, type_):
+    entry = await store.get(key)
+    return None if entry is None else codec.decode(type_, entry.value)
+
+
+async def plan_of(store, uid="m"):
+    return await value(store, keys.placement(uid), PlacementPlan)
+
+
+async def status_of(store, uid="m"):
+    return await value(store, keys.status(uid), ModelStatus)
+
+
+def plan_with(store, count, uid="m"):
+    async def look():
+        plan = await plan_of(store, uid)
+        return plan if plan and len(plan.assignments) == count else None
+
+    return eventually(look, 5)
+
+
+async def test_a_request_becomes_a_plan_and_a_change_of_it_another(store):
+    async with scheduling(store):
+        await add_node(store)
+        await ask(store, replicas=1)
+        assert (await plan_with(store, 1)).plan_version == 1
+        await ask(store, replicas=3)
+        assert (await plan_with(store, 3)).plan_version == 2
+        assert await status_of(store) == ModelStatus(model_uid="m", wanted=3, placed=3)
+
+
+async def test_a_node_that_comes_gets_what_waited_for_one(store):
+    async with scheduling(store):
+        await ask(store)
+        status = await eventually(lambda: status_of(store), 5)
+        assert status.reasons == ("1 of 1 replicas cannot be placed: no node is up",)
+        await add_node(store)
+        await plan_with(store, 1)
+
+
+async def test_an_unloaded_model_drains_and_leaves_nothing_behind(store):
+    async with scheduling(store):
+        await add_node(store)
+        await ask(store, "Qwen/Qwen3-8B")
+        (assignment,) = (await plan_with(store, 1, "Qwen/Qwen3-8B")).assignments
+        endpoint = EndpointInfo(
+            model_uid="Qwen/Qwen3-8B", replica_id="0", node_id="a", assignment_version=assignment.assignment_version,
+            incarnation=1, engine="fake", state=READY,
+        )  # fmt: skip
+        await put(store, keys.endpoint("Qwen/Qwen3-8B", "0"), endpoint)
+        await store.transact([Delete(keys.model_request("Qwen/Qwen3-8B"))])
+
+        async def draining():
+            return [a.wanted for a in (await plan_of(store, "Qwen/Qwen3-8B")).assignments] == [DRAIN]
+
+        await eventually(draining, 5)
+        await store.transact([Delete(keys.endpoint("Qwen/Qwen3-8B", "0"))])
+
+        async def left():
+            return not (await store.list(keys.PLACEMENTS)).entries and not (await store.list(keys.STATUS)).entries
+
+        await eventually(left, 5)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ({"engine": "vllm"}, 'the engine "vllm" is not installed at the scheduler (installed: broken, fake)'),
+        ({"engine": "broken"}, "the engine \"broken\" failed on this request: RuntimeError('a bug in a plugin')"),
+    ],
+)
+async def test_a_request_that_cannot_be_followed_leaves_the_others_alone(store, request_, reason):
+    async with scheduling(store):
+        await add_node(store)
+        await ask(store, "bad", **request_)
+        await ask(store, "good")
+        await plan_with(store, 1, "good")
+        assert (await status_of(store, "bad")).reasons == (reason,)
+        assert await plan_of(store, "bad") is None
+
+
+async def test_a_request_that_cannot_be_read_is_not_taken_for_a_deleted_one(store):
+    async with scheduling(store):
+        await add_node(store)
+        await ask(store)
+        plan = await plan_with(store, 1)
+        await store.transact([Put(keys.model_request("m"), b'{"schema_version": 9, "model_uid": 7}')])
+
+        async def refused():
+            return "cannot be read" in "".join((await status_of(store)).reasons)
+
+        await eventually(refused, 5)
+        assert await plan_of(store) == plan
+
+
+async def test_fields_that_a_newer_nebula_wrote_into_a_plan_are_kept(store):
+    async with scheduling(store):
+        await add_node(store)
+        await ask(store)
+        plan = await plan_with(store, 1)
+        await store.transact([Put(keys.placement("m"), codec.encode(plan)[:-1] + b',"note":"new"}')])
+        await ask(store, replicas=2)
+        await plan_with(store, 2)
+        assert b'"note":"new"' in (await store.get(keys.placement("m"))).value
+
+
+async def test_a_standby_takes_over_when_the_leader_goes(store):
+    await add_node(store)
+    async with AsyncExitStack() as stack:
+        async with scheduling(store):
+            leader = await eventually(lambda: store.get(keys.SCHEDULER_LEADER), 5)
+            await stack.enter_async_context(scheduling(store))
+            await ask(store)
+            await plan_with(store, 1)
+            assert await store.get(keys.SCHEDULER_LEADER) == leader
+        await ask(store, replicas=2)
+        await plan_with(store, 2)
+        assert (await store.get(keys.SCHEDULER_LEADER)).value != leader.value
+
+
+async def test_who_does_not_hold_the_leader_key_writes_nothing_until_it_is_free(store):
+    async with scheduling(store):
+        await eventually(lambda: store.get(keys.SCHEDULER_LEADER), 5)
+        usurper = await store.transact([Put(keys.SCHEDULER_LEADER, b"somebody else")])
+        await add_node(store)
+        await ask(store)
+        await asyncio.sleep(0.2)  # time in which it could do wrong
+        assert await plan_of(store) is None
+        assert (await store.get(keys.SCHEDULER_LEADER)).mod_revision == usurper
+        await store.transact([Delete(keys.SCHEDULER_LEADER)])
+        await plan_with(store, 1)
+
+
+class Flaky(EmbeddedStore):
+    """A store that can be told to be gone for writers."""
+
+    gone = False
+    refused = 0
+
+    async def transact(self, writes, conditions=()):
+        if self.gone:
+            self.refused += 1
+            raise StoreUnavailable("gone")
+        return await super().transact(writes, conditions)
+
+
+async def test_a_store_that_was_gone_is_caught_up_with(tmp_path):
+    async with Flaky(tmp_path, EmbeddedSettings(), time.monotonic, logger) as store, scheduling(store):
+        await ask(store)
+        await eventually(lambda: status_of(store), 5)
+
+        async def refused():
+            return store.refused
+
+        store.gone = True
+        await EmbeddedStore.transact(store, [Put(keys.node("a"), codec.encode(node("a")))])
+        await eventually(refused, 5)
+        store.gone = False
+        await plan_with(store, 1)
