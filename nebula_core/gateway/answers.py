@@ -1,0 +1,30 @@
+"""Answers that the gateway gives itself: whole, with a length, on any connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nebula_core.gateway.http import NO_BODY, Request, answer_head
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A status, a JSON body (or none), and field lines such as `b"retry-after: 5\\r\\n"`."""
+
+    status: int
+    body: bytes = b""
+    lines: tuple[bytes, ...] = ()
+
+    def render(self, request: Request, closing: bool) -> bytes:
+        """All bytes of it, as they answer `request`; to HEAD without the body, but with its length."""
+        parts = [*self.lines, request.return_lines, request.connection_line(closing)]
+        if self.status not in NO_BODY:
+            parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(self.body))
+        head = answer_head(self.status, parts)
+        return head if request.method == b"HEAD" else head + self.body
+
+
+def json_answer(status: int, value: Any, *lines: bytes) -> Answer:
+    """An answer whose body is `value` as JSON."""
+    return Answer(status, msgspec.json.encode(value), lines)

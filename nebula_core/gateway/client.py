@@ -1,0 +1,241 @@
+"""One client's connection: its requests are answered one after the other, and bounded in size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import struct
+from typing import TYPE_CHECKING, cast
+
+from nebula_core.gateway import errors, routes
+from nebula_core.gateway.answers import Answer
+from nebula_core.gateway.body import model_name
+from nebula_core.gateway.errors import Refused
+from nebula_core.gateway.http import CONTINUE, Request
+from nebula_core.gateway.relay import Exchange
+from nebula_core.gateway.request_reader import RequestReader
+
+if TYPE_CHECKING:
+    from nebula_core.gateway.services import Services
+
+logger = logging.getLogger("nebula.gateway")
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class ClientConnection(asyncio.Protocol):
+    """Has the requests of one client answered, and ends with the client, the drain or a deadline."""
+
+    __slots__ = ("_dropped", "_exchange", "_held_back", "_reader", "_services", "_serving", "deadline", "paused", "transport")
+
+    transport: asyncio.Transport
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._reader = RequestReader(services.identify, services.limits.head_bytes, services.settings.max_body_bytes)
+        self._exchange: Exchange | None = None
+        self._serving = False
+        self._held_back = False
+        """Reading is paused, for there are requests that wait."""
+        self._dropped = 0
+        """Bytes that came after the last request that will be answered."""
+        self.paused = False
+        """The client does not read as fast as it is written to."""
+        self.deadline = math.inf
+        """When to give up on the present phase, by `Services.now`."""
+
+    # --- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are transports without being its subclasses
+        self.transport.set_write_buffer_limits(high=self._services.limits.write_high_bytes)
+        self._services.connections.add(self)
+        self.deadline = self._services.now + self._services.settings.keep_alive_s
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of one or more requests."""
+        reader = self._reader
+        if reader.ended:
+            self._drop(len(data))
+            return
+        begins = not reader.pending_bytes
+        reader.feed(data)
+        if self._exchange is not None:
+            self._hold_back()
+        elif reader.ready:
+            self._serve()
+        else:
+            self._await_more(begins)
+
+    def eof_received(self) -> None:
+        """The client sends no more: it has gone, for HTTP clients do not half-close."""
+        self._leave()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended, whoever ended it."""
+        self._leave()
+        self._reader.close()
+        self._services.forget(self)
+
+    def pause_writing(self) -> None:
+        """The client reads slowly."""
+        self.paused = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+        elif self._reader.ready:
+            self._serve()
+
+    # --- reading
+
+    def _await_more(self, begins: bool) -> None:
+        """A request is not complete: bound the wait for the rest."""
+        services = self._services
+        if self._reader.request is not None:
+            self.deadline = services.now + services.settings.idle_timeout_s
+            self._invite_body()
+        elif begins:
+            self.deadline = services.now + services.limits.head_s
+
+    def _invite_body(self) -> None:
+        request = self._reader.request
+        if request is not None and request.fields.pop(b"expect", b"").lower() == b"100-continue":
+            self.transport.write(CONTINUE)
+
+    def _hold_back(self) -> None:
+        self._held_back = True
+        self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        self._held_back = False
+        self.transport.resume_reading()
+        self._invite_body()
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > self._services.limits.linger_bytes:
+            self.transport.abort()
+
+    # --- answering
+
+    def _serve(self) -> None:
+        """Begin the requests that are ready, until one has to wait for its engine."""
+        ready = self._reader.ready
+        self._serving = True
+        while ready and self._exchange is None and not self.paused:
+            request = ready.popleft()
+            try:
+                self._begin(request)
+            except Exception:  # a fault here must cost one request, and neither its charge nor the worker
+                logger.exception("request %s failed", request.request_id.decode())
+                self._crash(request)
+        self._serving = False
+        if ready:
+            self._hold_back()
+        elif self._held_back and self._exchange is None:
+            self._read_on()
+
+    def _begin(self, request: Request) -> None:
+        if request.refusal is not None:
+            self._refuse(request, request.refusal)
+            self._linger()
+        elif routes.is_relayed(request):
+            self._relay(request)
+        else:
+            self.answer(request, routes.own_answer(self._services, request))
+            self.finished(close=not request.keep_alive)
+
+    def _relay(self, request: Request) -> None:
+        services = self._services
+        try:
+            name = model_name(request.fields.get(b"content-type", b""), request.body)
+            model = services.router.table.find(name)
+            if model is None:
+                raise Refused(errors.unknown_model(name, services.router.table.models))
+        except Refused as refused:
+            self._refuse(request, refused.answer)
+            self.finished(close=not request.keep_alive)
+        else:
+            self._exchange = Exchange(services, self, request, model, name)
+            self._exchange.start()
+
+    def _refuse(self, request: Request, answer: Answer) -> None:
+        self._services.measures.count(answer.status)
+        self.answer(request, answer)
+
+    def _crash(self, request: Request) -> None:
+        if self._exchange is not None:
+            self._exchange.crash()
+        else:
+            self._refuse(request, errors.internal())
+            self.finished(close=True)
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Write an answer of the gateway's own."""
+        self.transport.write(answer.render(request, self._services.draining))
+
+    def finished(self, *, close: bool) -> None:
+        """The present request is answered."""
+        self._exchange = None
+        if close or self._services.draining:
+            self._close()
+            return
+        self.deadline = self._services.now + self._services.settings.keep_alive_s
+        if self._held_back and not self._serving:
+            self._serve()
+
+    # --- ending
+
+    def expired(self) -> None:
+        """The deadline has passed."""
+        reader, services = self._reader, self._services
+        if self._exchange is not None:
+            self._exchange.expired()
+        elif reader.ended:
+            self.transport.abort()
+        elif reader.pending_bytes:
+            body = reader.request is not None
+            reader.refuse(
+                errors.too_slow("body" if body else "headers", services.settings.idle_timeout_s if body else services.limits.head_s)
+            )
+            self._serve()
+        else:
+            self._close()
+
+    def drain(self) -> None:
+        """Close, unless a request is being read or answered: then after that."""
+        if self._exchange is None and not self._reader.pending_bytes and not self._reader.ready:
+            self._close()
+
+    def cut(self) -> None:
+        """Reset the connection, so that the client cannot take what it has got for the whole."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    def _close(self) -> None:
+        """Close once all is written, or when the client has not read it for too long."""
+        self._reader.ended = True
+        self._reader.ready.clear()
+        self.deadline = self._services.now + self._services.settings.idle_timeout_s
+        self.transport.close()
+
+    def _linger(self) -> None:
+        """Let the client read the answer to a request that it is still sending: closing at once would destroy it on the way."""
+        self.deadline = self._services.now + self._services.limits.linger_s
+        self.transport.write_eof()
+
+    def _leave(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._reader.ready.clear()
+        if exchange is not None:
+            exchange.abort()

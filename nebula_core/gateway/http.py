@@ -1,0 +1,113 @@
+"""HTTP/1.1 as a gateway needs it: which fields it reads, which it keeps to itself, and how heads are written.
+
+Parsing is llhttp's (`httptools`); this module only sorts what the parser found. Names keep the sender's spelling and order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nebula_core.gateway.answers import Answer
+
+Headers = list[tuple[bytes, bytes]]
+"""Field names and values as they came, repeated ones too."""
+
+
+def _names(text: str) -> frozenset[bytes]:
+    return frozenset(text.encode().split())
+
+
+HOP_BY_HOP = _names(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade http2-settings"
+)
+CREDENTIALS = _names("authorization x-api-key api-key")
+"""What a client proves itself with, to the gateway alone: an engine gets the key of its route instead."""
+
+REQUEST_READ = _names(
+    "connection content-length content-type expect host origin transfer-encoding x-request-id"
+    " access-control-request-method access-control-request-headers"
+)
+REQUEST_KEPT = HOP_BY_HOP | CREDENTIALS | _names("content-length expect host x-request-id")
+
+ANSWER_READ = _names("connection content-encoding content-length content-type transfer-encoding")
+ANSWER_KEPT = HOP_BY_HOP | _names("content-length x-request-id")
+
+JOIN_BYTES = 16 * 1024
+"""Up to this size a head and a body are joined, for the copy costs less than a second buffer in the write."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+NO_BODY = frozenset((204, 304))
+
+_STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+
+
+class Request:
+    """One request of a client: its head, and its body once that is complete."""
+
+    __slots__ = ("body", "fields", "http10", "keep_alive", "lines", "method", "refusal", "request_id", "return_lines", "target")
+
+    def __init__(self, method: bytes, target: bytes, fields: dict[bytes, bytes], lines: list[bytes]) -> None:
+        self.method, self.target = method, target
+        self.fields = fields
+        """The fields that the gateway reads, by lower-case name."""
+        self.lines = lines
+        """The field lines that an engine shall see."""
+        self.body = b""
+        self.keep_alive = True
+        self.http10 = False
+        self.request_id = b""
+        self.return_lines = b""
+        """Field lines that go on every answer to this request."""
+        self.refusal: Answer | None = None
+        """What to answer without looking further."""
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
+    def connection_line(self, closing: bool) -> bytes:
+        """The `connection` field line of the answer, if it needs one."""
+        if closing or not self.keep_alive:
+            return b"connection: close\r\n"
+        return b"connection: keep-alive\r\n" if self.http10 else b""
+
+
+def sort_fields(headers: Headers, read: frozenset[bytes], kept: frozenset[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """The fields in `read` by lower-case name, and the lines of all that are not in `kept`, to be passed on as they are."""
+    fields: dict[bytes, bytes] = {}
+    lines = []
+    for name, value in headers:
+        key = name.lower()
+        if key in read:
+            fields[key] = b"%b, %b" % (fields[key], value.strip()) if key in fields else value.strip()
+        if key not in kept:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if b"connection" in fields:
+        lines = _without_named(lines, fields[b"connection"])
+    return fields, lines
+
+
+def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
+    """Drop what the sender's `connection` field names: it is meant for this hop alone."""
+    named = {token.strip().lower() for token in connection.split(b",")} - {b"close", b"keep-alive", b""}
+    return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
+
+
+def head_size(target: bytes, headers: Headers) -> int:
+    """About how many bytes a request's head takes on the wire."""
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def answer_head(status: int, parts: Iterable[bytes]) -> bytes:
+    """An answer's head from its field lines, with the empty line that ends it."""
+    return (_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status) + b"".join(parts) + b"\r\n"
+
+
+def chunk(body: bytes, last: bool) -> bytes:
+    """`body` as one chunk of a chunked message, ended if it is the `last`."""
+    framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    return framed + LAST_CHUNK if last else framed

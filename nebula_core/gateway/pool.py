@@ -1,0 +1,100 @@
+"""Warm connections to engines, kept per base URL."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from nebula_core.gateway.upstream import EngineConnection
+
+if TYPE_CHECKING:
+    from nebula_core.gateway.services import Limits
+
+FORGET_S = 60.0
+"""An address that nothing was sent to for this long is forgotten: its replica is probably gone."""
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+class Endpoint:
+    """Where an engine listens, and the idle connections to it: the one used last is used next, so that surplus ones grow old."""
+
+    __slots__ = ("_host", "_port", "_tls", "host_line", "idle", "limit", "open", "prefix", "url", "used_at")
+
+    def __init__(self, url: str, limit: int) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not the base URL of an engine, such as http://10.0.0.5:8000")
+        self.url = url
+        self._tls = parts.scheme == "https"
+        self._host = parts.hostname
+        self._port = parts.port or (443 if self._tls else 80)
+        self.host_line = b"host: %b\r\n" % parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
+        self.prefix = parts.path.rstrip("/").encode()
+        self.idle: list[EngineConnection] = []
+        self.limit = limit
+        self.open = 0
+        self.used_at = 0.0
+
+    def take(self) -> EngineConnection | None:
+        """An idle connection, if there is one."""
+        return self.idle.pop() if self.idle else None
+
+    def keep(self, connection: EngineConnection) -> bool:
+        """Take an idle connection back; `False` if there are enough."""
+        if len(self.idle) >= self.limit:
+            return False
+        self.idle.append(connection)
+        return True
+
+    def lost(self, connection: EngineConnection) -> None:
+        """A connection to it has ended."""
+        self.open -= 1
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    async def connect(self, timeout_s: float) -> EngineConnection:
+        """A new connection. Raises `OSError`: refused, unreachable, no such host, bad certificate, or `TimeoutError`."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(timeout_s):
+            tls = _tls() if self._tls else None
+            _, connection = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port, ssl=tls)
+        return connection
+
+
+class Pool:
+    """All endpoints that requests were sent to lately."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._endpoints: dict[str, Endpoint] = {}
+
+    def endpoint(self, url: str) -> Endpoint:
+        """The endpoint at this base URL. Raises `ValueError` if it is none."""
+        endpoint = self._endpoints.get(url)
+        if endpoint is None:
+            endpoint = self._endpoints[url] = Endpoint(url, self._limits.idle_engine_connections)
+        return endpoint
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for too long, before the engine does."""
+        for url, endpoint in list(self._endpoints.items()):
+            old = now - self._limits.idle_engine_s
+            while endpoint.idle and endpoint.idle[0].idle_since < old:
+                endpoint.idle.pop(0).close()
+            if endpoint.open:
+                endpoint.used_at = now
+            elif endpoint.used_at < now - FORGET_S:
+                del self._endpoints[url]
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for endpoint in self._endpoints.values():
+            while endpoint.idle:
+                endpoint.idle.pop().close()

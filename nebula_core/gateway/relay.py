@@ -1,0 +1,290 @@
+"""One request's way to an engine, and what happens when it fails.
+
+    pick and charge → connect or reuse → send → head held back → first body byte: commit → pieces pass → end
+
+Until the commit nothing has been sent to the client, so that another attempt can follow a failed one. From then on a failure can
+only be told: by an error event in a stream, else by a connection that ends too early. No path leaves without ending the charge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from nebula_core.gateway import errors
+from nebula_core.gateway.body import with_model
+from nebula_core.gateway.delivery import Delivery
+from nebula_core.gateway.measures import CLIENT_GONE, Outcome
+from nebula_core.router.candidate import Candidate, RouteRequest
+
+if TYPE_CHECKING:
+    from nebula_core.gateway.answers import Answer
+    from nebula_core.gateway.client import ClientConnection
+    from nebula_core.gateway.http import Request
+    from nebula_core.gateway.pool import Endpoint
+    from nebula_core.gateway.services import Services
+    from nebula_core.gateway.upstream import EngineConnection
+    from nebula_core.router.guard import Charge, Failure
+    from nebula_core.router.table import Model
+
+logger = logging.getLogger("nebula.gateway")
+
+
+def may_try_another(failure: Failure) -> bool:
+    """Whether a request that failed so before its commit may go to another replica: only if no engine has seen it."""
+    return failure == "refused"
+
+
+class Exchange:
+    """One request to a known model, from its last byte to its answer's."""
+
+    __slots__ = (
+        "_charge",
+        "_client",
+        "_connecting",
+        "_connection",
+        "_delivery",
+        "_ended",
+        "_first_at",
+        "_model",
+        "_name",
+        "_request",
+        "_routed",
+        "_services",
+        "_started",
+        "_tried",
+    )
+
+    def __init__(self, services: Services, client: ClientConnection, request: Request, model: Model, name: str) -> None:
+        self._services, self._client, self._request, self._model = services, client, request, model
+        self._name = name
+        """What the client calls the model."""
+        self._routed = RouteRequest(request.request_id.decode(), model.model_uid, request.path.decode(), request.body)
+        self._tried: tuple[Candidate, ...] = ()
+        self._charge: Charge | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._connection: EngineConnection | None = None
+        self._delivery: Delivery | None = None
+        self._started = services.clock()
+        self._first_at: float | None = None
+        self._ended = False
+        services.measures.in_flight.inc()
+
+    # --- towards the engine
+
+    def start(self) -> None:
+        """Send the request to a replica, or tell the client why not."""
+        if not self._attempt():
+            self._answer(errors.no_replica(self._model.model_uid, self._model.note))
+
+    def _attempt(self) -> bool:
+        charge = self._services.router.pick(self._model, self._routed, self._tried)
+        if charge is None:
+            return False
+        self._charge = charge
+        try:
+            endpoint = self._services.pool.endpoint(charge.candidate.route.url)
+        except ValueError:
+            logger.exception("replica %s of %s cannot be reached", charge.candidate.route.replica_id, self._model.model_uid)
+            self._failed("refused")
+            return True
+        connection = endpoint.take()
+        if connection is not None:
+            self._send(connection)
+        else:
+            self._connect(endpoint)
+        return True
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        self._client.deadline = math.inf  # connecting has a timeout of its own
+        task = self._connecting = asyncio.get_running_loop().create_task(self._open(endpoint))
+        self._services.tasks.add(task)
+        task.add_done_callback(self._services.tasks.discard)
+
+    async def _open(self, endpoint: Endpoint) -> None:
+        try:
+            connection = await endpoint.connect(self._services.settings.connect_timeout_s)
+        except (OSError, ValueError) as error:
+            logger.warning("%s does not accept a connection: %s", endpoint.url, error or type(error).__name__)
+            self._connecting = None
+            self._failed("refused")
+        else:
+            self._connecting = None
+            self._send(connection)
+
+    def _send(self, connection: EngineConnection) -> None:
+        services, request = self._services, self._request
+        self._connection = connection
+        assert self._charge is not None
+        route = self._charge.candidate.route
+        body = request.body
+        if route.served_names and self._name not in route.served_names:
+            body = with_model(request.fields.get(b"content-type", b""), body, route.served_names[0])
+        connection.send(self, self._engine_head(connection.endpoint, route.api_key, len(body)), body)
+        if self._client.paused:
+            connection.transport.pause_reading()
+        self._client.deadline = services.now + services.settings.first_byte_timeout_s
+
+    def _engine_head(self, endpoint: Endpoint, api_key: str, length: int) -> bytes:
+        request = self._request
+        parts = [b"POST ", endpoint.prefix, request.target, b" HTTP/1.1\r\n", endpoint.host_line, *request.lines]
+        if api_key:
+            parts.append(b"authorization: Bearer %b\r\n" % api_key.encode())
+        parts.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request.request_id, length))
+        return b"".join(parts)
+
+    # --- from the engine
+
+    def received(self, body: bytes, complete: bool) -> None:
+        """The next piece of the answer has come, maybe empty, maybe the last."""
+        delivery, services = self._delivery, self._services
+        if delivery is None:
+            delivery = self._open_delivery()
+            if delivery is None:
+                return
+        delivery.pass_on(body, complete)
+        if delivery.committed:
+            self._client.deadline = services.now + services.settings.idle_timeout_s
+        elif delivery.held:
+            self._client.deadline = min(self._client.deadline, services.now + services.limits.hold_s)
+        if self._first_at is None and delivery.begun:
+            self._note_first()
+        if complete:
+            self._finish(delivery)
+
+    def lost(self, failure: Failure) -> None:
+        """The engine's connection has ended before its answer did."""
+        connection, self._connection = self._connection, None
+        if self._delivery is not None and self._delivery.committed:
+            self._break_off(self._delivery, failure)
+        elif connection is not None and failure == "reset" and connection.reused and not connection.answered:
+            self._connect(connection.endpoint)  # it closed an idle connection while we used it, and has read nothing
+        else:
+            self._failed(failure)
+
+    def _open_delivery(self) -> Delivery | None:
+        connection = self._connection
+        if connection is None or not connection.answer.status:  # the head is not complete
+            return None
+        services = self._services
+        self._delivery = Delivery(connection.answer, self._request, self._client.transport, services.draining, services.limits.hold_bytes)
+        return self._delivery
+
+    def _note_first(self) -> None:
+        """The commit: no other attempt can follow, so that the request's body is no longer needed."""
+        self._first_at = self._services.clock()
+        if self._charge is not None:
+            self._charge.first_token()
+        self._request.body = self._routed.body = b""
+
+    def _finish(self, delivery: Delivery) -> None:
+        if self._charge is not None:
+            self._charge.finish()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release(self._services.now)
+        self._end(delivery.status)
+        self._client.finished(close=delivery.closing)
+
+    # --- when it fails
+
+    def _failed(self, failure: Failure) -> None:
+        """An attempt has failed before the commit."""
+        self._delivery = None
+        if self._charge is not None:
+            self._charge.fail(failure)
+            self._tried = (*self._tried, self._charge.candidate)
+        if not (may_try_another(failure) and self._attempt()):
+            self._answer(self._refusal(failure))
+
+    def _refusal(self, failure: Failure) -> Answer:
+        model_uid = self._model.model_uid
+        if failure == "refused":
+            return errors.unreachable(model_uid)
+        if failure == "timeout":
+            return errors.engine_silent(model_uid, self._services.settings.first_byte_timeout_s)
+        return errors.engine_lost(model_uid)
+
+    def _break_off(self, delivery: Delivery, failure: Failure) -> None:
+        """The answer has failed after the commit: it must not look whole."""
+        if self._charge is not None:
+            self._charge.fail(failure)
+        what, code = ("fell silent", "engine_timeout") if failure == "timeout" else ("failed", "engine_failed")
+        told = delivery.break_off(f"The engine {what} in the middle of its answer. Try again.", code)
+        self._end(delivery.status)
+        if told:
+            self._client.finished(close=True)
+        else:
+            self._client.cut()
+
+    def _answer(self, answer: Answer) -> None:
+        self._end(answer.status)
+        self._client.answer(self._request, answer)
+        self._client.finished(close=not self._request.keep_alive)
+
+    # --- from the client and the clock
+
+    def expired(self) -> None:
+        """The deadline of this phase has passed."""
+        delivery, services = self._delivery, self._services
+        if self._client.paused:
+            self._client.cut()  # it has not read for as long as an engine may be silent
+        elif delivery is not None and delivery.held:
+            delivery.let_go()
+            self._client.deadline = services.now + services.settings.idle_timeout_s
+        else:
+            if self._connection is not None:
+                self._connection.close()
+            self.lost("timeout")
+
+    def abort(self) -> None:
+        """The client has gone: so does the request, at the engine too."""
+        if self._ended:
+            return
+        self._withdraw()
+        self._end(self._delivery.status if self._delivery is not None and self._delivery.committed else CLIENT_GONE)
+
+    def crash(self) -> None:
+        """A fault of the gateway's own: it has been logged, and ends this request alone."""
+        if self._ended:
+            return
+        committed = self._delivery is not None and self._delivery.committed
+        self._withdraw()
+        self._end(500)
+        if committed:
+            self._client.cut()
+        else:
+            self._client.answer(self._request, errors.internal())
+            self._client.finished(close=True)
+
+    def pause(self) -> None:
+        """The client reads slowly: let the engine wait."""
+        if self._connection is not None:
+            self._connection.transport.pause_reading()
+        self._client.deadline = self._services.now + self._services.settings.idle_timeout_s
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None:
+            self._connection.transport.resume_reading()
+        self._client.deadline = self._services.now + self._services.settings.idle_timeout_s
+
+    def _withdraw(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.close()
+        if self._charge is not None:
+            self._charge.fail("aborted")
+
+    def _end(self, status: int) -> None:
+        self._ended = True
+        services = self._services
+        services.measures.in_flight.dec()
+        delivery = self._delivery
+        prompt, completion, estimated = delivery.tokens() if delivery is not None and status == 200 else (None, None, False)
+        duration = services.clock() - self._started
+        first = None if self._first_at is None else self._first_at - self._started
+        services.measures.record(Outcome(self._model.model_uid, status, duration, first, prompt, completion, estimated))

@@ -1,0 +1,150 @@
+"""Client bytes in, requests out. No I/O: `client.py` feeds it, and so can a test, split anywhere.
+
+llhttp cannot be paused, so that the further requests of a client that pipelines come out in the same call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from nebula_core.gateway import errors, routes
+from nebula_core.gateway.answers import Answer
+from nebula_core.gateway.errors import Refused
+from nebula_core.gateway.http import REQUEST_KEPT, REQUEST_READ, Headers, Request, head_size, sort_fields
+
+
+class RequestReader:
+    """Reads the requests of one connection. The `on_` methods are called by the parser."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_declined",
+        "_headers",
+        "_identify",
+        "_max_body_bytes",
+        "_max_head_bytes",
+        "_parser",
+        "_target",
+        "ended",
+        "pending_bytes",
+        "ready",
+        "request",
+    )
+
+    def __init__(self, identify: Callable[[Request], None], max_head_bytes: int, max_body_bytes: int) -> None:
+        self._identify, self._max_head_bytes, self._max_body_bytes = identify, max_head_bytes, max_body_bytes
+        self._parser = HttpRequestParser(self)
+        self._target = b""
+        self._headers: Headers = []
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._declined: Request | None = None
+        self.ready: deque[Request] = deque()
+        """Requests that are complete; one with a `refusal` is the last."""
+        self.request: Request | None = None
+        """The request whose body is being read."""
+        self.pending_bytes = 0
+        """Bytes read since the last complete request."""
+        self.ended = False
+        """Nothing more can follow: the client has said so, or has been refused."""
+
+    def feed(self, data: bytes) -> None:
+        """Read on; what is complete is then in `ready`."""
+        self.pending_bytes += len(data)
+        self._parse(data)
+        if self.pending_bytes > self._max_head_bytes and self.request is None and not self.ended:
+            self.refuse(errors.head_too_large(self._max_head_bytes))
+
+    def refuse(self, answer: Answer) -> None:
+        """Read no more: the client is to be told `answer` once its earlier requests are answered."""
+        request, self.request = self.request, None
+        if request is None:
+            request = Request(b"", b"", {}, [])
+            self._identify(request)
+        request.keep_alive = False
+        request.refusal = answer
+        self.ended = True
+        self.ready.append(request)
+
+    def close(self) -> None:
+        """Break the cycle with the parser, which holds this object's methods."""
+        del self._parser
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except HttpParserError as error:
+            if not self.ended:  # else these are bytes after a request that was announced as the last
+                cause = error.__context__
+                self.refuse(cause.answer if isinstance(cause, Refused) else errors.bad_http(str(error).rstrip(".")))
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1, as RFC 9110 allows.
+
+        Java's client offers h2c with every POST, and llhttp takes an upgrade for the end of the message: another parser, shown how
+        the body is framed, reads it.
+        """
+        self._declined = request = self.ready.pop()
+        names = (b"content-length", b"transfer-encoding")
+        framing = b"".join(b"%b: %b\r\n" % (name, request.fields[name]) for name in names if name in request.fields)
+        self._parser = HttpRequestParser(self)
+        self._parse(b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, rest))
+
+    def on_url(self, part: bytes) -> None:
+        """A part of the target: it may come in several."""
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of the head, or of the trailers, which end with the request."""
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Look at the head; what cannot be served is refused before its body is read."""
+        target, self._target = self._target, b""
+        headers, self._headers = self._headers, []
+        if self._declined is not None:
+            self.request, self._declined = self._declined, None
+            return
+        parser = self._parser
+        fields, lines = sort_fields(headers, REQUEST_READ, REQUEST_KEPT)
+        self.request = request = Request(parser.get_method(), target, fields, lines)
+        request.keep_alive = parser.should_keep_alive()
+        self._identify(request)
+        if not request.keep_alive or b"connection" in fields:  # else it can only be 1.1, and asking costs 0.3 us
+            self._check_version(request)
+        if self.pending_bytes > self._max_head_bytes < head_size(target, headers):
+            raise Refused(errors.head_too_large(self._max_head_bytes))
+        routes.check(request, self._max_body_bytes)
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of the body; a chunked one is only now known to be too large."""
+        self._body_bytes += len(piece)
+        if self._body_bytes > self._max_body_bytes:
+            raise Refused(errors.too_large(self._max_body_bytes))
+        self._body.append(piece)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        request, self.request = self.request, None
+        assert request is not None, "a message ends after its head"
+        pieces = self._body
+        if pieces:
+            request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._body = []
+            self._body_bytes = 0
+        self._headers.clear()
+        self.pending_bytes = 0
+        self.ended = not request.keep_alive
+        self.ready.append(request)
+
+    def _check_version(self, request: Request) -> None:
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise Refused(errors.bad_http(f"HTTP/{version} is not spoken here"))
+        request.http10 = version == "1.0"

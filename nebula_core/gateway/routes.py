@@ -1,0 +1,100 @@
+"""Which requests the gateway answers itself, and how. All other POSTs are for engines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nebula_core.gateway.answers import Answer, json_answer
+from nebula_core.gateway.errors import Refused, bad_http, invalid, no_such_page, too_large, unavailable, wrong_method
+from nebula_core.gateway.http import Request
+from nebula_core.gateway.models import PREFIX, list_models, one_model
+
+if TYPE_CHECKING:
+    from nebula_core.gateway.services import Services
+
+INFERENCE = frozenset(
+    b"/v1/" + name
+    for name in (
+        *(b"chat/completions", b"completions", b"embeddings", b"responses", b"messages", b"messages/count_tokens", b"rerank", b"score"),
+        *(b"audio/speech", b"audio/transcriptions", b"audio/translations", b"images/generations", b"images/edits", b"moderations"),
+    )
+)
+"""Paths that are known to be POST's, so that another method gets 405 and not 404. Any other path may be POSTed to as well."""
+
+_READ = b"GET, HEAD, OPTIONS"
+_WRITE = b"POST, OPTIONS"
+_OWN_STARTS = (b"/v1/models", b"/health", b"/ready")
+
+
+def is_own(path: bytes) -> bool:
+    """Whether the gateway answers this path itself, whatever the method."""
+    return path.startswith(_OWN_STARTS) and (path in (b"/health", b"/ready", b"/v1/models") or path.startswith(PREFIX))
+
+
+def is_relayed(request: Request) -> bool:
+    """Whether the request is for an engine."""
+    return request.method == b"POST" and not is_own(request.path)
+
+
+def own_answer(services: Services, request: Request) -> Answer:
+    """The answer to a request that is not for an engine."""
+    path = request.path
+    own = is_own(path)
+    if request.method == b"OPTIONS":
+        return services.cors.preflight(request, _READ if own else _WRITE)
+    if own:
+        return _page(services, path) if request.method in (b"GET", b"HEAD") else wrong_method(request.method, path, _READ)
+    if request.method in (b"GET", b"HEAD") and path not in INFERENCE:
+        return no_such_page(request.method, path)
+    return wrong_method(request.method, path, _WRITE)
+
+
+def _page(services: Services, path: bytes) -> Answer:
+    if path == b"/health":
+        return json_answer(200, {"status": "ok"})
+    if path == b"/ready":
+        return _readiness(services)
+    table = services.router.table
+    return list_models(table) if path == b"/v1/models" else one_model(table, path)
+
+
+def _readiness(services: Services) -> Answer:
+    if services.draining:
+        return unavailable("This gateway worker is stopping. Use another.", code="draining")
+    if not services.router.table.applied:
+        return unavailable("This gateway worker has no routing table yet. Try again in a moment.", code="starting")
+    return json_answer(200, {"status": "ready"})
+
+
+def check(request: Request, max_body_bytes: int) -> None:
+    """Look at a request's head before its body is read. Raises `Refused`."""
+    fields, target = request.fields, request.target
+    if b"host" not in fields and not request.http10:
+        raise Refused(bad_http("it has no Host field"))
+    if fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise Refused(bad_http("the only Transfer-Encoding here is chunked"))
+    if request.method == b"CONNECT":
+        raise Refused(wrong_method(b"CONNECT", b"This port", b"GET, HEAD, OPTIONS, POST"))
+    if int(fields.get(b"content-length", b"0")) > max_body_bytes:
+        raise Refused(too_large(max_body_bytes))
+    if not target.startswith(b"/"):
+        request.target = _origin_form(target)
+    if (b".." in target or b"%" in target) and _climbs(request.path):
+        raise Refused(invalid("The path climbs with '..'. Ask for the path itself.", code="bad_path"))
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path and query of `http://host/path?query`; `*` stays as it is."""
+    if target == b"*":
+        return target
+    _, separator, rest = target.partition(b"://")
+    if not separator:
+        raise Refused(bad_http("its target is neither a path nor a URL"))
+    slash = rest.find(b"/")
+    return rest[slash:] if slash >= 0 else b"/"
+
+
+def _climbs(path: bytes) -> bool:
+    """Whether a path goes up: under an engine's base URL it would leave the part that clients are meant to reach."""
+    plain = path.lower().replace(b"%2e", b".").replace(b"%2f", b"/").replace(b"%5c", b"/").replace(b"\\", b"/")
+    return b".." in plain.split(b"/")

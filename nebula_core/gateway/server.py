@@ -1,0 +1,115 @@
+"""The public port of one gateway worker: accepts clients, watches their deadlines, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+from nebula_core.gateway.client import ClientConnection
+from nebula_core.gateway.cors import Cors
+from nebula_core.gateway.measures import Measures
+from nebula_core.gateway.pool import Pool
+from nebula_core.gateway.services import Limits, Services
+from nebula_core.metrics import Metrics
+from nebula_core.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from nebula_core.router.router import Router
+
+BACKLOG = 4096
+SLOWEST_SWEEP_S = 0.5
+DEFAULT_LIMITS = Limits()
+
+
+class Server:
+    """The data path of one worker. Leaving the context closes what is still open."""
+
+    def __init__(
+        self,
+        router: Router,
+        settings: GatewaySettings,
+        metrics: Metrics,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.services = Services(
+            router=router,
+            settings=settings,
+            limits=limits,
+            measures=Measures(metrics),
+            cors=Cors(settings.cors_origins),
+            pool=Pool(limits),
+            clock=clock,
+            now=clock(),
+            new_request_id=_request_ids(),
+        )
+        self._servers: list[asyncio.Server] = []
+        self._sweep_s = _sweep_interval(settings, limits)
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sweep()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.drain(0)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Accept clients on a bound socket."""
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(self.connection, sock=listener, backlog=BACKLOG))
+
+    def connection(self) -> ClientConnection:
+        """A protocol for one client; what `listen` hands to the event loop."""
+        return ClientConnection(self.services)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Accept nothing more, let running requests finish for up to `deadline_s` seconds, then cut them off."""
+        services = self.services
+        services.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in tuple(services.connections):
+            connection.drain()
+        if services.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(services.emptied.wait(), deadline_s)
+        for connection in tuple(services.connections):
+            connection.cut()
+        services.pool.close()
+        await asyncio.sleep(0)  # lets the loop deliver the ends of all these connections
+        if services.tasks:
+            await asyncio.wait(tuple(services.tasks))
+
+    def _sweep(self) -> None:
+        """Look at all deadlines: one timer for all connections costs nothing per request, and 0.4 ms for 10,000 of them."""
+        services = self.services
+        services.now = now = services.clock()
+        for connection in tuple(services.connections):
+            if connection.deadline <= now:
+                connection.expired()
+        services.pool.sweep(now)
+        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+
+
+def _sweep_interval(settings: GatewaySettings, limits: Limits) -> float:
+    """A tenth of the shortest timeout: deadlines are met that much late."""
+    shortest = min(
+        settings.first_byte_timeout_s, settings.idle_timeout_s, settings.keep_alive_s, limits.head_s, limits.hold_s, limits.linger_s
+    )
+    return min(SLOWEST_SWEEP_S, max(0.01, shortest / 10))
+
+
+def _request_ids() -> Callable[[], bytes]:
+    """Ids that no other worker makes: a random part drawn once, and a count."""
+    prefix, count = secrets.token_hex(8).encode(), itertools.count(1)
+    return lambda: b"req-%b-%x" % (prefix, next(count))
