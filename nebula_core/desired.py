@@ -1,0 +1,245 @@
+"""Model requests: from settings tables and admin bodies to validated ones, and how they are written.
+
+Every write is one transaction that holds only if nobody changed what it was decided by; else it is decided anew. Fields that a newer
+Nebula put into a request are kept. That names are unique is checked against all models that are there at that moment; two writers
+who give one name to two models in the very same moment are not caught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from nebula_core.errors import InvalidModelRequest, StoreError, UnknownModel, WriteConflict
+from nebula_core.interfaces import Delete, Engine, Entry, Listing, Put, Store, Unchanged, Write
+from nebula_core.plugins import explain
+from nebula_core.settings import ModelSettings
+from nebula_core.store import codec, keys
+from nebula_core.types import ModelRequest
+
+MAX_REPLICAS = 10_000
+MAX_NAME = 256
+ATTEMPTS = 5
+"""How often a write is decided anew before it is given up."""
+CONFLICT = "others keep changing the same models; nothing was written, try again"
+
+Change = Literal["created", "updated", "unchanged"]
+T = TypeVar("T")
+
+
+def parse(table: Mapping[str, Any]) -> ModelSettings:
+    """A `[[models]]` table or the body of an admin call. Raises `InvalidModelRequest` naming the model and the key."""
+    try:
+        return ModelSettings.model_validate(dict(table))
+    except ValidationError as error:
+        where = f'the model "{table.get("model_uid", "")}"'
+        raise InvalidModelRequest(explain(error, where, ModelSettings.model_fields).replace("Value error, ", "")) from error
+
+
+def to_request(model: ModelSettings, engines: Mapping[str, Engine]) -> ModelRequest:
+    """The request that a table stands for; without `replicas` it is one, or as near to that as its bounds allow.
+
+    Raises `InvalidModelRequest` if names, numbers or the engine's own keys are wrong, or if the engine is not installed.
+    """
+    _check_names(model.model_uid, model.aliases)
+    try:
+        engine_args = msgspec.json.decode(msgspec.json.encode(model.engine_args))  # as it will be read back
+    except (TypeError, ValueError) as error:
+        raise InvalidModelRequest(f'the model "{model.model_uid}": a key of its engine cannot be kept as JSON: {error}') from error
+    request = ModelRequest(
+        model_uid=model.model_uid,
+        engine=model.engine,
+        aliases=model.aliases,
+        source=model.source,
+        replicas=model.replicas if "replicas" in model.model_fields_set else within_bounds(1, model.min_replicas, model.max_replicas),
+        min_replicas=model.min_replicas,
+        max_replicas=model.max_replicas,
+        gpus_per_replica=model.gpus_per_replica,
+        strategy=model.strategy,
+        engine_args=engine_args,
+    )
+    check(request, engines)
+    return request
+
+
+def scaled(request: ModelRequest, numbers: Mapping[str, int | None]) -> ModelRequest:
+    """`request` with other `replicas`, `min_replicas` or `max_replicas`. Where only bounds are given, `replicas` moves within them."""
+    changed = msgspec.structs.replace(request, **numbers)
+    if "replicas" in numbers:
+        return changed
+    return msgspec.structs.replace(changed, replicas=within_bounds(changed.replicas, changed.min_replicas, changed.max_replicas))
+
+
+def within_bounds(replicas: int, least: int | None, most: int | None) -> int:
+    """The number nearest to `replicas` that the bounds allow."""
+    return max(least or 0, replicas if most is None else min(replicas, most))
+
+
+def check(request: ModelRequest, engines: Mapping[str, Engine]) -> None:
+    """Raise `InvalidModelRequest` if the numbers contradict each other, or the engine is missing or does not accept its keys."""
+    where = f'the model "{request.model_uid}"'
+    _check_numbers(request)
+    engine = engines.get(request.engine)
+    if engine is None:
+        installed = ", ".join(sorted(engines)) or "none"
+        raise InvalidModelRequest(f'{where}: the engine "{request.engine}" is not installed (installed: {installed})')
+    try:
+        engine.specs(request)
+    except InvalidModelRequest:
+        raise
+    except Exception as error:
+        raise InvalidModelRequest(f'{where}: the engine "{request.engine}" failed on this request: {error!r}') from error
+
+
+async def apply(store: Store, requests: Sequence[ModelRequest], now: float) -> dict[str, Change]:
+    """Write all requests or none; tell for each what became of it. `now` is Unix time, seconds.
+
+    Raises `InvalidModelRequest` if a name would stand for two models, `WriteConflict`, `StoreUnavailable`.
+    """
+
+    def decide(present: Present) -> tuple[dict[str, Change], Draft]:
+        draft = Draft(present)
+        changes = {request.model_uid: draft.put(request, now) for request in requests}
+        if len(changes) < len(requests):
+            raise InvalidModelRequest(f"a model is named twice: {', '.join(sorted(request.model_uid for request in requests))}")
+        return changes, draft
+
+    return await decide_and_write(store, decide)
+
+
+async def scale(store: Store, engines: Mapping[str, Engine], model_uid: str, numbers: Mapping[str, int | None]) -> ModelRequest:
+    """Change the numbers of a model, as `scaled` does, and return its request.
+
+    Raises `UnknownModel`, `InvalidModelRequest`, `WriteConflict`, `StoreUnavailable`.
+    """
+
+    def decide(present: Present) -> tuple[ModelRequest, Draft]:
+        request = scaled(present.request(model_uid), numbers)
+        check(request, engines)
+        draft = Draft(present)
+        draft.put(request, now=0)
+        return request, draft
+
+    return await decide_and_write(store, decide)
+
+
+async def unload(store: Store, model_uid: str) -> None:
+    """Delete a model's request. Raises `UnknownModel`, `WriteConflict`, `StoreUnavailable`."""
+
+    def decide(present: Present) -> tuple[None, Draft]:
+        draft = Draft(present)
+        draft.delete(model_uid)
+        return None, draft
+
+    await decide_and_write(store, decide)
+
+
+async def decide_and_write(store: Store, decide: Callable[[Present], tuple[T, Draft]]) -> T:
+    """Write what `decide` makes of the requests that are there; decide anew if somebody changed one of them meanwhile."""
+    for _ in range(ATTEMPTS):
+        outcome, draft = decide(Present(await store.list(keys.MODEL_REQUESTS)))
+        if await write(store, draft):
+            return outcome
+    raise WriteConflict(CONFLICT)
+
+
+async def write(store: Store, draft: Draft) -> bool:
+    """Write what was drafted; False if somebody changed one of its keys meanwhile. Raises `InvalidModelRequest` for a name used twice."""
+    draft.check_names()
+    return not draft.writes or await store.transact(draft.writes, draft.conditions) is not None
+
+
+class Present:
+    """The model requests that are there."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._entries = {keys.parts(entry.key)[1]: entry for entry in listing.entries}
+
+    def entry(self, model_uid: str) -> Entry | None:
+        """The entry of a model's request, or `None`."""
+        return self._entries.get(model_uid)
+
+    def known(self, model_uid: str) -> Entry:
+        """The entry of a model's request. Raises `UnknownModel`."""
+        if model_uid not in self._entries:
+            models = ", ".join(sorted(self._entries)) or "none"
+            raise UnknownModel(f'there is no model "{model_uid}" (models: {models})')
+        return self._entries[model_uid]
+
+    def request(self, model_uid: str) -> ModelRequest:
+        """A model's request. Raises `UnknownModel`, or `StoreError` if a newer Nebula wrote it in another way."""
+        return codec.decode(ModelRequest, self.known(model_uid).value)
+
+    def readable(self) -> dict[str, ModelRequest]:
+        """All requests that this version can read, by model_uid."""
+        found = {}
+        for uid in self._entries:
+            with suppress(StoreError):
+                found[uid] = self.request(uid)
+        return found
+
+
+class Draft:
+    """A transaction on model requests in the making."""
+
+    def __init__(self, present: Present) -> None:
+        self._present = present
+        self._requests = present.readable()
+        self.writes: list[Write] = []
+        self.conditions: list[Unchanged] = []
+
+    def put(self, request: ModelRequest, now: float) -> Change:
+        """Write a request, unless it says what the present one says; that one's `created` is kept."""
+        entry, old = self._present.entry(request.model_uid), self._requests.get(request.model_uid)
+        new = msgspec.structs.replace(request, created=old.created if old else int(now))
+        if new == old:
+            return "unchanged"
+        self._requests[request.model_uid] = new
+        self.write(keys.model_request(request.model_uid), codec.encode(new, over=entry.value if entry else None), entry)
+        return "updated" if entry else "created"
+
+    def delete(self, model_uid: str) -> None:
+        """Delete a model's request. Raises `UnknownModel`."""
+        entry = self._present.known(model_uid)
+        self._requests.pop(model_uid, None)
+        self.writes.append(Delete(entry.key))
+        self.conditions.append(Unchanged(entry.key, entry.mod_revision))
+
+    def write(self, key: str, value: bytes, seen: Entry | None) -> None:
+        """Write any key, provided that it is still as it was seen."""
+        self.writes.append(Put(key, value))
+        self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
+
+    def check_names(self) -> None:
+        """Raise `InvalidModelRequest` if a name would stand for two models."""
+        owner: dict[str, str] = {}
+        for uid, request in sorted(self._requests.items()):
+            for name in (uid, *request.aliases):
+                if owner.setdefault(name, uid) != uid:
+                    raise InvalidModelRequest(f'the name "{name}" is used by two models, "{owner[name]}" and "{uid}"')
+
+
+def _check_names(model_uid: str, aliases: Sequence[str]) -> None:
+    for key, name in [("model_uid", model_uid), *(("aliases", alias) for alias in aliases)]:
+        if not name.isprintable() or name != name.strip() or not 0 < len(name) <= MAX_NAME:
+            raise InvalidModelRequest(f"{key}: {name!r} is no name: 1 to {MAX_NAME} printable characters, no space around them")
+        if {"", ".", ".."} & set(name.split("/")):
+            raise InvalidModelRequest(f"{key}: {name!r} is no name: between its slashes something must stand, and not . or ..")
+    if len({model_uid, *aliases}) < 1 + len(aliases):
+        raise InvalidModelRequest(f'the model "{model_uid}": aliases names a name twice, or the model_uid itself')
+
+
+def _check_numbers(request: ModelRequest) -> None:
+    least, most = request.min_replicas, request.max_replicas
+    for key, number in (("replicas", request.replicas), ("min_replicas", least), ("max_replicas", most)):
+        if number is not None and not 0 <= number <= MAX_REPLICAS:
+            raise InvalidModelRequest(f'the model "{request.model_uid}": {key} must lie between 0 and {MAX_REPLICAS}, got {number}')
+    if not (least or 0) <= request.replicas <= (MAX_REPLICAS if most is None else most):
+        raise InvalidModelRequest(
+            f'the model "{request.model_uid}": replicas ({request.replicas}) must lie between '
+            f"min_replicas ({least or 0}) and max_replicas ({'unlimited' if most is None else most})"
+        )
