@@ -1,6 +1,7 @@
 """Values of the store as JSON with a schema version, kind to what a newer Nebula wrote.
 
-Fields that this version does not know are ignored when read and kept when the value is rewritten over the old one.
+Fields that this version does not know are ignored when read and kept when the value is rewritten over the old one. That goes for the
+value's own fields, not for those inside of lists and tables in it: there, what was left out on purpose looks the same.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def encode(value: Value, over: bytes | None = None) -> bytes:
     version = SCHEMA_VERSION
     if over is not None:
         old = _object(over)
-        version = max(version, old.pop(_FIELD, 0))
+        version = _newer(version, old.pop(_FIELD, None))
         fields = {**{name: old[name] for name in old if name not in fields}, **fields}
     return msgspec.json.encode({_FIELD: version, **fields})
 
@@ -35,6 +36,10 @@ def decode(type_: type[V], data: bytes) -> V:
         return msgspec.json.decode(data, type=type_)
     except msgspec.MsgspecError as error:
         raise StoreError(f"this is not a {type_.__name__}: {error}") from error
+
+
+def _newer(version: int, other: Any) -> int:
+    return max(version, other) if isinstance(other, int) else version
 
 
 def _object(data: bytes) -> dict[str, Any]:

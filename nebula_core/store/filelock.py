@@ -1,0 +1,46 @@
+"""A lock on a folder for one process, which the kernel lets go of when that process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nebula_core.errors import StoreLocked
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` for this process. Raises `StoreLocked` naming the process that holds it.
+
+    The file stays: to remove it would let a third process lock a new file while a second one waits for the old.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} ({_program()})\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "unknown"
+        raise StoreLocked(
+            f"the embedded store in {path.parent} is held by process {holder}. It serves one process: `nebula up` runs all roles "
+            'in one; for roles of their own, on one machine or several, set `[store] use = "etcd"`.'
+        ) from error
+
+
+def _program() -> str:
+    """The running command without its options: `nebula up`."""
+    name, *rest = sys.argv or ["python"]
+    role = rest[:1] if rest and not rest[0].startswith("-") else []
+    return " ".join([Path(name).name or "python", *role])
