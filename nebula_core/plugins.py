@@ -7,18 +7,24 @@ The manager is a value that its holder passes on, never a module global.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 from pydantic import ValidationError
 
 from nebula_core import hookspecs
 from nebula_core.errors import PluginError, SettingsError
+from nebula_core.metrics import Metrics
 from nebula_core.provider import API_VERSION, Context, PluginSettings, Provider
+
+if TYPE_CHECKING:
+    import httpx
 
 GROUP = "nebula"
 KINDS: Mapping[str, str] = {
@@ -54,6 +60,10 @@ class PluginInfo:
     """`kind:name` of each provider, and the names of other hooks it implements."""
 
 
+Build = Callable[[str, str, str], Any]
+"""Builds a provider by kind and name; the third argument says who asks for it, for the error."""
+
+
 class Plugins:
     """The loaded plugins and what they offer."""
 
@@ -85,6 +95,14 @@ class Plugins:
             return offer.provider.build(context(offer.plugin), settings)
         except Exception as error:
             raise PluginError(f'the plugin "{offer.plugin}" failed to build its {kind} "{name}": {error}') from error
+
+    def builder(self, tables: Mapping[str, Mapping[str, Any]], data_dir: Path, metrics: Metrics, http: httpx.AsyncClient | None) -> Build:
+        """A function that builds providers with these settings tables; each plugin gets a folder of its own under `data_dir`."""
+
+        def context(plugin: str) -> Context:
+            return Context(logger=logging.getLogger(f"nebula.plugin.{plugin}"), metrics=metrics, data_dir=data_dir / plugin, http=http)
+
+        return lambda kind, name, asked_by: self.build(kind, name, asked_by, tables, context)
 
     def check_tables(self, tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """Validate every plugin's settings table; return the names of tables that no installed plugin owns."""

@@ -1,8 +1,8 @@
 """The gateway's control side: follows the store, feeds the workers, and reports on them.
 
-    store ─► mirror ─► feed (pure) ─► hub ─► workers
-                                       │
-             /gateways/{gateway} ◄─────┘ applied revision, demand, requests on draining replicas
+store ─► mirror ─► feed (pure) ─► hub ─► workers
+                                   │
+         /gateways/{gateway} ◄─────┘ applied revision, demand, requests on draining replicas
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelR
 
 PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS)
 """What a gateway's mirror must follow."""
-_MEMBERSHIP = ("model_requests", "placements", "endpoints")
+_MEMBERSHIP = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS)
 
 TAKE_OVER_S = 3.0
 """How long workers that an earlier process left behind have to give the port back."""
@@ -111,14 +111,15 @@ class GatewayControl:
     # --- the table ------------------------------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        with self._mirror.subscribe() as changes:
-            await self._mirror.wait_synced()
-            self._rebuild(keys.parts(key)[1] for key in self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
-            self._hub.publish_stats({_replica(key): stats for key, stats in self._mirror.values(keys.STATS, EndpointStats).items()})
-            while True:
-                changed = [(key, keys.parts(key)) for key in await changes.wait(None)]
-                self._rebuild({parts[1] for _, parts in changed if parts[0] in _MEMBERSHIP})
-                self._pass_stats([key for key, parts in changed if parts[0] == "stats"])
+        changes = self._mirror.subscribe()
+        await self._mirror.wait_synced()
+        self._rebuild(keys.parts(key)[1] for key in self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
+        self._hub.publish_stats({_replica(key): stats for key, stats in self._mirror.values(keys.STATS, EndpointStats).items()})
+        while True:
+            changed = await changes.wait()
+            if membership := {keys.parts(key)[1] for key in changed if key.startswith(_MEMBERSHIP)}:
+                self._rebuild(membership)
+            self._pass_stats([key for key in changed if key.startswith(keys.STATS)])
 
     def _rebuild(self, model_uids: Iterable[str]) -> None:
         for model_uid in model_uids:
@@ -129,7 +130,7 @@ class GatewayControl:
             plan = self._mirror.get(keys.placement(model_uid), PlacementPlan)
             endpoints = self._mirror.values(f"{keys.ENDPOINTS}{keys.encode(model_uid)}/", EndpointInfo)
             self._models[model_uid] = feed.model_route(request, plan, endpoints.values())
-        self._hub.publish_table(self._models, self._mirror.revision)
+        self._hub.publish_table(self._models, self._mirror.applied(keys.PLACEMENTS))
 
     def _pass_stats(self, changed: list[str]) -> None:
         found = {key: self._mirror.get(key, EndpointStats) for key in changed}

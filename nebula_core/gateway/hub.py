@@ -59,6 +59,7 @@ class WorkerHub:
         self._stats: dict[Replica, EndpointStats] = {}
         self._revision = 0
         self._fed = False
+        self._retiring = False
         self._workers: set[WorkerLink] = set()
         self._ledger = Ledger()
         self._past: Snapshot = ()
@@ -101,7 +102,8 @@ class WorkerHub:
                 worker.send(message)
 
     def retire(self) -> None:
-        """Ask all workers to accept nothing more, to finish and to go."""
+        """Ask all workers, also those that are yet to connect, to accept nothing more, to finish and to go."""
+        self._retiring = True
         for worker in self._workers:
             worker.send(link.Retire(self._drain_s))
 
@@ -152,8 +154,10 @@ class WorkerHub:
     def _greet(self, hello: link.Hello, writer: asyncio.StreamWriter) -> WorkerLink:
         worker = WorkerLink(hello, writer)
         self._workers.add(worker)
-        if hello.generation != self._generation:
+        left_behind = hello.generation != self._generation
+        if left_behind:
             self._logger.info("asking gateway worker %d, left behind by an earlier process, to finish and go", hello.pid)
+        if left_behind or self._retiring:
             worker.send(link.Retire(self._drain_s))
             return worker
         worker.send(link.Welcome(self._settings))
@@ -170,10 +174,10 @@ class WorkerHub:
             case link.Charges(in_flight):
                 self._ledger.report(worker, in_flight)
                 self._charges_changed()
-            case link.Outcomes(outcomes):
+            case link.Failures(replicas):
                 for other in self._own():
                     if other is not worker:
-                        other.send(link.Suspects(outcomes))
+                        other.send(link.Suspects(replicas))
             case link.MetricsReport(families):
                 worker.snapshot = families
 

@@ -1,6 +1,6 @@
 """What the control process and a gateway worker say to each other over their Unix socket.
 
-    worker → control: Hello, Applied, Charges, Outcomes, MetricsReport
+    worker → control: Hello, Applied, Charges, Failures, MetricsReport
     control → worker: Welcome, Table, Stats, ChargesElsewhere, Suspects, Retire
 
 Frames are a 4-byte big-endian length and a MessagePack body. Charges are totals, not differences, so that a lost or repeated
@@ -42,10 +42,10 @@ class Charges(msgspec.Struct, frozen=True, tag=True):
     """(model_uid, replica_id, count)."""
 
 
-class Outcomes(msgspec.Struct, frozen=True, tag=True):
+class Failures(msgspec.Struct, frozen=True, tag=True):
     """What went wrong with replicas since the frame before."""
 
-    outcomes: tuple[Lost, ...]
+    replicas: tuple[Lost, ...]
 
 
 class MetricsReport(msgspec.Struct, frozen=True, tag=True):
@@ -85,7 +85,7 @@ class ChargesElsewhere(msgspec.Struct, frozen=True, tag=True):
 class Suspects(msgspec.Struct, frozen=True, tag=True):
     """Replicas that another worker could not connect to."""
 
-    outcomes: tuple[Lost, ...]
+    replicas: tuple[Lost, ...]
 
 
 class Retire(msgspec.Struct, frozen=True, tag=True):
@@ -94,7 +94,7 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
     drain_s: float
 
 
-Up = Hello | Applied | Charges | Outcomes | MetricsReport
+Up = Hello | Applied | Charges | Failures | MetricsReport
 Down = Welcome | Table | Stats | ChargesElsewhere | Suspects | Retire
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,6 +12,8 @@ from nebula_core.router.router import Router
 
 CHARGES_S = 0.02
 """Rhythm of telling our charges; with the hub's own pause, other workers know them within 50 ms."""
+MOST_UNSENT = 1024 * 1024
+"""Bytes that a control process may leave unread before it is told nothing more."""
 METRICS_EVERY = 50
 """Metrics go up with every so many reports of charges: about once a second."""
 
@@ -25,16 +27,17 @@ class Reporter:
         self._told: tuple[object, ...] = ()
 
     async def run(self, writer: asyncio.StreamWriter) -> None:
-        """Report over this connection until cancelled. A new connection is told everything."""
+        """Report over this connection until it ends. A new connection is told everything."""
         self._router.touched.update(self._charged)
+        self._told = ()
         turn = 0
-        while True:
-            self._tell_charges(writer)
-            self._tell_failures(writer)
-            if turn % METRICS_EVERY == 0:
-                self._tell_metrics(writer)
+        while not writer.is_closing():
+            if writer.transport.get_write_buffer_size() < MOST_UNSENT:
+                self._tell_charges(writer)
+                self._tell_failures(writer)
+                if turn % METRICS_EVERY == 0:
+                    self._tell_metrics(writer)
             turn += 1
-            await writer.drain()
             await asyncio.sleep(CHARGES_S)
 
     def _tell_charges(self, writer: asyncio.StreamWriter) -> None:
@@ -50,7 +53,7 @@ class Reporter:
     def _tell_failures(self, writer: asyncio.StreamWriter) -> None:
         failures, self._router.failures = self._router.failures, []
         if failures:
-            link.write(writer, link.Outcomes(tuple(failures)))
+            link.write(writer, link.Failures(tuple(failures)))
 
     def _tell_metrics(self, writer: asyncio.StreamWriter) -> None:
         snapshot = self._metrics.snapshot()

@@ -12,19 +12,39 @@ import logging
 import os
 import signal
 import socket
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
 from nebula_core.gateway import link
-from nebula_core.gateway.data_path import DataPath, build
 from nebula_core.gateway.report import Reporter
+from nebula_core.gateway.routing import build_router
+from nebula_core.gateway.server import Server
 from nebula_core.gateway.sockets import short_name
+from nebula_core.metrics import Metrics
+from nebula_core.router.router import Router
 from nebula_core.settings import Settings
+from nebula_core.store.background import background
 
 RECONNECT_S = 0.2
 
-logger = logging.getLogger("nebula.gateway.worker")
+
+@dataclass(frozen=True)
+class DataPath:
+    """What carries requests, once the settings have come."""
+
+    router: Router
+    server: Server
+    reporter: Reporter
+
+    @classmethod
+    def build(cls, settings: Settings) -> DataPath:
+        """From the settings in force."""
+        metrics = Metrics()
+        router = build_router(settings, metrics)
+        return cls(router, Server(router, settings.gateway, metrics), Reporter(router, metrics))
 
 
 class Worker:
@@ -32,30 +52,28 @@ class Worker:
 
     def __init__(self, hello: link.Hello, hub: Path, listener: socket.socket) -> None:
         self._hello, self._hub, self._listener = hello, hub, listener
-        self._retired: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+        self._retired: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._drain_s = 0.0
         self._data_path: DataPath | None = None
-        self._reporter: Reporter | None = None
+        self._listening = False
+        self._open = AsyncExitStack()
 
     async def run(self) -> None:
-        """Serve until asked to retire, then finish what runs."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._retire)
+        """Serve until asked to retire, then finish what runs. The link stays up meanwhile: a drain elsewhere may wait for us."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: self._retire(self._drain_s))
         for passed_over in (signal.SIGINT, signal.SIGHUP):  # they come to the whole terminal; the control process decides
             signal.signal(passed_over, signal.SIG_IGN)
-        following = asyncio.create_task(self._follow(), name="link")
-        await asyncio.wait([following, self._retired], return_when=asyncio.FIRST_COMPLETED)
-        if not self._retired.done():
-            following.result()
-        if self._data_path is not None:
-            await self._data_path.drain(self._retired.result())
-        following.cancel()
-        await asyncio.wait([following])
+        async with self._open, background(self._follow()):
+            drain_s = await self._retired
+            if self._data_path is not None:
+                await self._data_path.server.drain(drain_s)
 
-    def _retire(self, drain_s: float | None = None) -> None:
+    def _retire(self, drain_s: float) -> None:
         if not self._retired.done():
             self._retired.set_result(drain_s)
 
     async def _follow(self) -> None:
-        """Keep the link: what comes down is applied, what there is to tell goes up. Raises only if nothing ever came down."""
+        """Keep the link: what comes down is applied, what there is to tell goes up. Raises if nothing ever came down."""
         while True:
             try:
                 with short_name(self._hub) as name:
@@ -71,36 +89,32 @@ class Worker:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link.write(writer, self._hello)
-        reporting: asyncio.Task[None] | None = None
-        try:
+        first = await link.read_down(reader)
+        if self._data_path is None and isinstance(first, link.Welcome):
+            self._data_path = await self._start(Settings.model_validate_json(first.settings))
+        if isinstance(first, link.Retire):
+            self._retire(first.drain_s)
+        if self._data_path is None:
+            return
+        async with background(self._data_path.reporter.run(writer)):
+            message = first
             while True:
+                await self._take(self._data_path, message, writer)
                 message = await link.read_down(reader)
-                if isinstance(message, link.Welcome) and self._data_path is None:
-                    await self._start(Settings.model_validate_json(message.settings))
-                if reporting is None and self._reporter is not None:
-                    reporting = asyncio.create_task(self._reporter.run(writer), name="reports")
-                await self._take(message, writer)
-        finally:
-            if reporting is not None:
-                reporting.cancel()
 
-    async def _start(self, settings: Settings) -> None:
+    async def _start(self, settings: Settings) -> DataPath:
         logging.getLogger().setLevel(settings.log.level.upper())
-        self._data_path = build(settings, logging.getLogger("nebula.gateway"))
-        self._reporter = Reporter(self._data_path.router, self._data_path.metrics)
+        self._drain_s = settings.gateway.drain_s
+        data_path = DataPath.build(settings)
+        await self._open.enter_async_context(data_path.server)
+        return data_path
 
-    async def _take(self, message: link.Down, writer: asyncio.StreamWriter) -> None:
-        if isinstance(message, link.Retire):
-            self._retire(message.drain_s)
-            return
-        data_path = self._data_path
-        if data_path is None:
-            return
+    async def _take(self, data_path: DataPath, message: link.Down, writer: asyncio.StreamWriter) -> None:
         router = data_path.router
         match message:
             case link.Table():
                 router.note_gone(router.table.update(message.models, message.removed, whole=message.whole))
-                await data_path.listen(self._listener)
+                await self._listen(data_path.server)
                 link.write(writer, link.Applied(message.revision))
             case link.Stats():
                 for model_uid, replica_id, stats in message.samples:
@@ -111,8 +125,16 @@ class Worker:
                     if (candidate := router.table.replica(model_uid, replica_id)) is not None:
                         candidate.set_charged_elsewhere(count)
             case link.Suspects():
-                for outcome in message.outcomes:
-                    router.suspect(outcome)
+                for lost in message.replicas:
+                    router.suspect(lost)
+            case link.Retire():
+                self._retire(message.drain_s)
+
+    async def _listen(self, server: Server) -> None:
+        """Accept clients once there is a table to route by."""
+        if not self._listening and not self._retired.done():
+            self._listening = True
+            await server.listen(self._listener)
 
 
 def main() -> None:

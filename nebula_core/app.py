@@ -1,0 +1,77 @@
+"""What all roles of one process share: settings, plugins, the store and its mirror, metrics and an HTTP client."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+import httpx
+
+from nebula_core import plugins as plugin_loader
+from nebula_core.store.background import background
+from nebula_core.interfaces import Engine, Probe, Runtime, Scraper, Store
+from nebula_core.metrics import Metrics
+from nebula_core.plugins import Build, Plugins
+from nebula_core.settings import Settings
+from nebula_core.store.mirror import Mirror
+
+logger = logging.getLogger("nebula")
+
+
+@dataclass(frozen=True)
+class App:
+    """One process of Nebula. Nothing of it is global: whoever needs a part is given it."""
+
+    settings: Settings
+    plugins: Plugins
+    metrics: Metrics
+    http: httpx.AsyncClient
+    store: Store
+    mirror: Mirror
+    build: Build
+    engines: dict[str, Engine]
+    """Every engine that is installed, by name."""
+
+    def runtime(self) -> Runtime:
+        """The runtime that this node runs its engines with."""
+        return self.build("runtime", self.settings.node.runtime, "[node] runtime")  # type: ignore[no-any-return]
+
+    def probes(self) -> dict[str, Probe]:
+        """Every probe that is installed, by name."""
+        return {name: self.build("probe", name, "an engine") for name in self.plugins.names("probe")}
+
+    def scraper(self, name: str) -> Scraper:
+        """A new scraper, which remembers its last sample: one per replica."""
+        return self.build("scraper", name, "an engine")  # type: ignore[no-any-return]
+
+
+def load_plugins(settings: Settings) -> Plugins:
+    """All enabled plugins. Every name and table in the settings is checked against them; a table without a plugin only warns."""
+    plugins = plugin_loader.load(settings.plugins.disabled)
+    for table in plugins.check_tables(settings.plugin_tables):
+        logger.warning("the settings table [%s] belongs to no installed plugin and is ignored", table)
+    plugins.offer("strategy", settings.router.strategy, "[router] strategy")
+    plugins.offer("strategy", settings.router.fallback, "[router] fallback")
+    plugins.offer("store", settings.store.use, "[store] use")
+    plugins.offer("runtime", settings.node.runtime, "[node] runtime")
+    for model in settings.models:
+        plugins.offer("engine", model.engine, f'the model "{model.model_uid}"')
+        if model.strategy is not None:
+            plugins.offer("strategy", model.strategy, f'the model "{model.model_uid}"')
+    return plugins
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, plugins: Plugins, prefixes: Sequence[str]) -> AsyncIterator[App]:
+    """Open the store and follow what lies under `prefixes`; yields when all of it has been read once."""
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))  # a proxy of the environment is not for engines
+        build = plugins.builder(settings.plugin_tables, settings.data_dir, metrics, http)
+        engines = {name: build("engine", name, "nebula") for name in plugins.names("engine")}
+        store = await stack.enter_async_context(build("store", settings.store.use, "[store] use"))
+        mirror = Mirror(store, prefixes, logging.getLogger("nebula.store"))
+        await stack.enter_async_context(background(mirror.run()))
+        await mirror.wait_synced()
+        yield App(settings, plugins, metrics, http, store, mirror, build, engines)
