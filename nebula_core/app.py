@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from nebula_core import plugins as plugin_loader
-from nebula_core.store.background import background
+from nebula_core.background import background
 from nebula_core.interfaces import Engine, Probe, Runtime, Scraper, Store
 from nebula_core.metrics import Metrics
 from nebula_core.plugins import Build, Plugins

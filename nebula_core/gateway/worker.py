@@ -26,7 +26,7 @@ from nebula_core.gateway.sockets import short_name
 from nebula_core.metrics import Metrics
 from nebula_core.router.router import Router
 from nebula_core.settings import Settings
-from nebula_core.store.background import background
+from nebula_core.background import background
 
 RECONNECT_S = 0.2
 
