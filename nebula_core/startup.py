@@ -1,0 +1,104 @@
+"""What happens between the start of `nebula up` and its last line: declared models are checked, seeded and waited for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from nebula_core import desired
+from nebula_core.admin import status
+from nebula_core.admin.documents import ModelView
+from nebula_core.admin.view import View
+from nebula_core.app import App
+from nebula_core.errors import LaunchError
+from nebula_core.roles import Progress
+from nebula_core.seeding import seed
+from nebula_core.store import keys
+from nebula_core.types import READY, UNHEALTHY, ModelRequest
+
+logger = logging.getLogger("nebula")
+
+LOOK_AGAIN_S = 1.0
+PLACE_S = 5.0
+"""Time for the node to be heard of and for replicas to be placed, before it counts as a problem that they are not."""
+
+
+def requests(app: App) -> list[ModelRequest]:
+    """The models that the settings declare, validated. Raises `InvalidModelRequest`."""
+    return [desired.to_request(model, app.engines) for model in app.settings.models]
+
+
+def check(app: App, declared: Sequence[ModelRequest]) -> None:
+    """Raise `LaunchError` if this machine lacks what a declared model needs, such as its file."""
+    for request in declared:
+        engine = app.engines[request.engine]
+        for spec in engine.specs(request):
+            try:
+                engine.check(spec)
+            except LaunchError as error:
+                raise LaunchError(f'the model "{request.model_uid}" cannot be started here: {error}') from error
+
+
+async def seed_models(app: App, declared: Sequence[ModelRequest]) -> None:
+    """Write the declared models whose tables changed since this host's settings were last applied."""
+    seeded = await seed(app.store, app.settings.node_name, declared, time.time())
+    for model_uid, change in seeded.applied.items():
+        logger.debug('the model "%s" is %s by the settings', model_uid, change)
+    for model_uid in seeded.deleted:
+        logger.info('the model "%s" is no longer in the settings and is unloaded', model_uid)
+    standing = {request.model_uid for request in app.mirror.values(keys.MODEL_REQUESTS, ModelRequest).values()}
+    for request in declared:
+        if request.model_uid not in standing | seeded.applied.keys():
+            logger.warning('the model "%s" was unloaded and stays so; `nebula apply` loads it again', request.model_uid)
+
+
+async def wait_ready(view: View, declared: Sequence[ModelRequest], progress: Progress, *, keep_going: bool) -> None:
+    """Wait until every declared model is ready. Raises `LaunchError` if one does not start, unless `keep_going`."""
+    waiting = {request.model_uid for request in declared}
+    began, before = time.monotonic(), view.mirror.revision
+    changes = view.mirror.subscribe()
+    while waiting:
+        seen = view.seen()
+        waiting &= seen.requests.keys()
+        for model_uid in sorted(waiting):
+            model = status.model(seen, model_uid)
+            progress.model(model_uid, model.state, _detail(model))
+            problem = _dead(view, model, before) or (_unplaced(model) if time.monotonic() - began > PLACE_S else "")
+            if model.state in (READY, "stopped") or problem:
+                waiting.discard(model_uid)
+            if problem:
+                _give_up(model_uid, problem, keep_going=keep_going)
+        if waiting:
+            await changes.wait(LOOK_AGAIN_S)
+
+
+def what_next(address: str, admin_url: str, models: Sequence[str]) -> list[str]:
+    """The last lines of a start: where everything is, and a command to try."""
+    lines = [f"OpenAI API  http://{address}/v1", f"Admin API   {admin_url}/docs", "Ctrl-C stops everything."]
+    if not models:
+        return [*lines, "Try next:   nebula models load smollm2 --engine llamacpp"]
+    return [*lines, f'Try next:   nebula chat {models[0]} "Why is the sky blue?"']
+
+
+def _give_up(model_uid: str, problem: str, *, keep_going: bool) -> None:
+    if not keep_going:
+        raise LaunchError(f'the model "{model_uid}" did not start: {problem}')
+    logger.error('the model "%s" did not start, going on without it: %s', model_uid, problem)
+
+
+def _detail(model: ModelView) -> str:
+    return f"{model.ready} of {model.wanted} ready" if model.wanted > 1 else ""
+
+
+def _dead(view: View, model: ModelView, before: int) -> str:
+    """Why an engine of it died, if one did since the revision `before`; what an earlier process left in the store does not count."""
+    for replica in model.replicas:
+        entry = view.mirror.entry(keys.endpoint(model.model_uid, replica.replica_id))
+        if replica.state == UNHEALTHY and entry is not None and entry.mod_revision > before:
+            return replica.reason
+    return ""
+
+
+def _unplaced(model: ModelView) -> str:
+    return "; ".join(model.reasons)
