@@ -95,6 +95,14 @@ def check(request: ModelRequest, engines: Mapping[str, Engine]) -> None:
         raise InvalidModelRequest(f'{where}: the engine "{request.engine}" failed on this request: {error!r}') from error
 
 
+def wanted(request: ModelRequest, engines: Mapping[str, Engine]) -> int:
+    """How many replicas a request comes to: an engine may make other than `replicas` of it."""
+    try:
+        return len(engines[request.engine].specs(request))
+    except (KeyError, InvalidModelRequest):
+        return request.replicas
+
+
 async def apply(store: Store, requests: Sequence[ModelRequest], now: float) -> dict[str, Change]:
     """Write all requests or none; tell for each what became of it. `now` is Unix time, seconds.
 

@@ -1,1 +1,1 @@
-"""The admin API, and a client for it."""
+"""The admin API: what runs, why something does not, and changing it. Its own port, its own token."""

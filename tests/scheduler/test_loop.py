@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from nebula_core.background import background
 from nebula_core.errors import StoreUnavailable
 from nebula_core.interfaces import Delete, Put
 from nebula_core.scheduler.loop import PREFIXES, SchedulerLoop
 from nebula_core.settings import Settings
 from nebula_core.store import codec, keys
-from nebula_core.store.background import background
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.mirror import following
 from nebula_core.testing.engines import FakeEngine

@@ -1,0 +1,137 @@
+"""The documents that the admin API answers with, as `/docs` describes them. Fields are only ever added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from nebula_core.desired import Change
+
+
+class Document(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ReplicaStatus(Document):
+    """One replica of a model."""
+
+    replica_id: str
+    node_id: str
+    state: str
+    """`placed` (not begun yet), `starting`, `ready`, `stale` (ready when its node was last heard of), `unhealthy` or `draining`."""
+    reason: str
+    """Why it is not ready, in words."""
+    url: str
+    incarnation: int
+    assignment_version: str
+    gpu_indexes: tuple[int, ...] = ()
+    stats: dict[str, Any] | None = None
+
+
+class ModelView(Document):
+    """A model: what is asked for and how far it is."""
+
+    model_uid: str
+    engine: str
+    aliases: tuple[str, ...] = ()
+    state: str
+    """`ready`, `degraded` (some replicas), `starting`, `failed`, `unplaced`, `stopped` (none wanted) or `unloading`."""
+    wanted: int
+    ready: int
+    reasons: tuple[str, ...] = ()
+    """Why replicas are missing, in words."""
+    replicas: tuple[ReplicaStatus, ...] = ()
+    request: dict[str, Any] | None = None
+    """The request as it was written, secrets masked; `null` while it is being unloaded."""
+
+
+class GpuView(Document):
+    """One GPU of a node."""
+
+    index: int
+    uuid: str = ""
+    name: str = ""
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    temperature_celsius: float | None = None
+    utilization: float | None = None
+
+
+class NodeView(Document):
+    """A node that is heard of, or that plans still name."""
+
+    node_id: str
+    up: bool
+    address: str = ""
+    hostname: str = ""
+    version: str = ""
+    engines: tuple[str, ...] = ()
+    gpus: tuple[GpuView, ...] = ()
+
+
+class GatewayView(Document):
+    """A gateway that is heard of."""
+
+    gateway_id: str
+    address: str
+    applied_revision: int
+    demand: dict[str, int]
+    draining: dict[str, int]
+
+
+class StoreView(Document):
+    """The store as this process sees it."""
+
+    kind: str
+    connected: bool
+    """If not, all that is shown is the last that was known."""
+
+
+class Status(Document):
+    """Everything at a glance."""
+
+    models: tuple[ModelView, ...]
+    nodes: tuple[NodeView, ...]
+    gateways: tuple[GatewayView, ...]
+    scheduler: str | None
+    """Who leads, or `null`."""
+    store: StoreView
+
+
+class Models(Document):
+    """All models."""
+
+    models: tuple[ModelView, ...]
+
+
+class ModelChange(Document):
+    """What became of a model request."""
+
+    model_uid: str
+    change: Change
+
+
+class Changes(Document):
+    """What became of several model requests."""
+
+    models: tuple[ModelChange, ...]
+
+
+class PluginView(Document):
+    """An installed plugin."""
+
+    name: str
+    distribution: str
+    version: str
+    enabled: bool
+    note: str
+    provides: tuple[str, ...]
+
+
+class PluginList(Document):
+    """All installed plugins."""
+
+    plugins: tuple[PluginView, ...]

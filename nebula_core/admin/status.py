@@ -1,0 +1,149 @@
+"""The status of everything, in words: pure functions from the store's values to what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from nebula_core.admin.documents import GatewayView, ModelView, NodeView, ReplicaStatus, Status, StoreView
+from nebula_core.masks import mask
+from nebula_core.types import (
+    DRAINING,
+    READY,
+    RUN,
+    STARTING,
+    UNHEALTHY,
+    Assignment,
+    EndpointInfo,
+    EndpointStats,
+    GatewayStatus,
+    ModelRequest,
+    ModelStatus,
+    NodeStatus,
+    PlacementPlan,
+)
+
+PLACED = "placed"
+STALE = "stale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The store's values. Models by model_uid, replicas by (model_uid, replica_id)."""
+
+    requests: Mapping[str, ModelRequest] = field(default_factory=dict)
+    wanted: Mapping[str, int] = field(default_factory=dict)
+    """How many replicas each request comes to."""
+    plans: Mapping[str, PlacementPlan] = field(default_factory=dict)
+    statuses: Mapping[str, ModelStatus] = field(default_factory=dict)
+    endpoints: Mapping[tuple[str, str], EndpointInfo] = field(default_factory=dict)
+    stats: Mapping[tuple[str, str], EndpointStats] = field(default_factory=dict)
+    nodes: Mapping[str, NodeStatus] = field(default_factory=dict)
+    gateways: Sequence[GatewayStatus] = ()
+    scheduler: str | None = None
+    store: StoreView
+
+
+def status(seen: Seen) -> Status:
+    """Everything at a glance, in order of names."""
+    return Status(
+        models=tuple(model(seen, uid) for uid in sorted({*seen.requests, *seen.plans})),
+        nodes=_nodes(seen),
+        gateways=tuple(GatewayView.model_validate(msgspec.to_builtins(gateway)) for gateway in seen.gateways),
+        scheduler=seen.scheduler,
+        store=seen.store,
+    )
+
+
+def model(seen: Seen, uid: str) -> ModelView:
+    """One model, which has a request or a plan."""
+    request, plan = seen.requests.get(uid), seen.plans.get(uid)
+    assignments = plan.assignments if plan else ()
+    replicas = tuple(_replica(seen, uid, assignment) for assignment in assignments)
+    running = [replica.state for replica, assignment in zip(replicas, assignments, strict=True) if assignment.wanted == RUN]
+    wanted = seen.wanted.get(uid, request.replicas) if request else 0
+    return ModelView(
+        model_uid=uid,
+        engine=request.engine if request else next((each.spec.engine for each in assignments), ""),
+        aliases=request.aliases if request else (),
+        state=model_state(wanted, running) if request else "unloading",
+        wanted=wanted,
+        ready=running.count(READY),
+        reasons=_reasons(seen, uid),
+        replicas=replicas,
+        request=mask(msgspec.to_builtins(request), frozenset()) if request else None,
+    )
+
+
+def model_state(wanted: int, running: Sequence[str]) -> str:
+    """A model's state by its replicas' states, the draining ones left out."""
+    if wanted == 0:
+        return "stopped"
+    if running.count(READY) >= wanted:
+        return "ready"
+    if READY in running or STALE in running:
+        return "degraded"
+    if PLACED in running or STARTING in running:
+        return "starting"
+    return "failed" if running else "unplaced"
+
+
+def _reasons(seen: Seen, uid: str) -> tuple[str, ...]:
+    if uid in seen.statuses:
+        return seen.statuses[uid].reasons
+    if seen.scheduler is None:
+        return ("no scheduler runs, so nothing is placed; start one with `nebula scheduler`",)
+    return ()
+
+
+def _replica(seen: Seen, uid: str, assignment: Assignment) -> ReplicaStatus:
+    endpoint, stats = seen.endpoints.get((uid, assignment.replica_id)), seen.stats.get((uid, assignment.replica_id))
+    up = assignment.node_id in seen.nodes
+    state = _replica_state(assignment, endpoint, up)
+    return ReplicaStatus(
+        replica_id=assignment.replica_id,
+        node_id=assignment.node_id,
+        state=state,
+        reason=_why(state, assignment.node_id, endpoint, up),
+        url=endpoint.url if endpoint else "",
+        incarnation=endpoint.incarnation if endpoint else 0,
+        assignment_version=assignment.assignment_version,
+        gpu_indexes=assignment.gpu_indexes,
+        stats=msgspec.to_builtins(stats) if stats else None,
+    )
+
+
+def _replica_state(assignment: Assignment, endpoint: EndpointInfo | None, up: bool) -> str:
+    if assignment.wanted != RUN:
+        return DRAINING
+    if endpoint is None or endpoint.assignment_version != assignment.assignment_version:
+        return PLACED
+    return STALE if endpoint.state == READY and not up else endpoint.state
+
+
+def _why(state: str, node_id: str, endpoint: EndpointInfo | None, up: bool) -> str:
+    """Why a replica is not ready; empty if it is."""
+    if state == READY:
+        return ""
+    if state == STALE:
+        return f"the node {node_id} is not heard of; requests go to the replica while it answers"
+    if not up:
+        return f"the node {node_id} is not heard of"
+    if endpoint is not None and endpoint.reason:
+        return endpoint.reason
+    words = {
+        PLACED: f"the node {node_id} has not begun to start it",
+        STARTING: "the engine is starting",
+        UNHEALTHY: "the engine does not answer its health check",
+        DRAINING: "it finishes its running requests, then it stops",
+    }
+    return words.get(state, f'its node says "{state}", which this version of Nebula does not know')
+
+
+def _nodes(seen: Seen) -> tuple[NodeView, ...]:
+    named = {assignment.node_id for plan in seen.plans.values() for assignment in plan.assignments}
+    gone = [NodeView(node_id=name, up=False) for name in named - seen.nodes.keys()]
+    up = [NodeView.model_validate({**msgspec.to_builtins(node), "up": True}) for node in seen.nodes.values()]
+    return tuple(sorted((*up, *gone), key=lambda node: node.node_id))

@@ -1,0 +1,90 @@
+"""What the admin API looks at and acts on: the mirror for reading, the store for writing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from nebula_core import desired
+from nebula_core.admin.documents import StoreView
+from nebula_core.admin.status import Seen
+from nebula_core.errors import UnknownModel
+from nebula_core.interfaces import Engine, Store
+from nebula_core.metrics import Snapshot
+from nebula_core.plugins import Plugins
+from nebula_core.scheduler.goals import by_model
+from nebula_core.settings import Settings
+from nebula_core.store import keys
+from nebula_core.store.codec import V
+from nebula_core.store.mirror import Mirror
+from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, ModelStatus, NodeStatus, PlacementPlan
+
+PREFIXES = (
+    keys.MODEL_REQUESTS,
+    keys.PLACEMENTS,
+    keys.STATUS,
+    keys.ENDPOINTS,
+    keys.STATS,
+    keys.NODES,
+    keys.GATEWAYS,
+    keys.SCHEDULER_LEADER,
+)
+"""What the admin API's mirror must follow."""
+CATCH_UP_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One control process, as its admin API sees it."""
+
+    settings: Settings
+    store: Store
+    mirror: Mirror
+    engines: Mapping[str, Engine]
+    plugins: Plugins
+    snapshot: Callable[[], Snapshot]
+    """The metrics of this process and its workers."""
+    clock: Callable[[], float] = time.time
+    """The time of day: Unix time, seconds."""
+
+    def seen(self) -> Seen:
+        """The store's values as last read."""
+        mirror = self.mirror
+        requests = by_model(mirror.values(keys.MODEL_REQUESTS, ModelRequest))
+        leader = mirror.entry(keys.SCHEDULER_LEADER)
+        return Seen(
+            requests=requests,
+            wanted={uid: desired.wanted(request, self.engines) for uid, request in requests.items()},
+            plans=by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
+            statuses=by_model(mirror.values(keys.STATUS, ModelStatus)),
+            endpoints=_by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo)),
+            stats=_by_replica(mirror.values(keys.STATS, EndpointStats)),
+            nodes={node.node_id: node for node in mirror.values(keys.NODES, NodeStatus).values()},
+            gateways=tuple(mirror.values(keys.GATEWAYS, GatewayStatus).values()),
+            scheduler=leader.value.decode(errors="replace") if leader else None,
+            store=StoreView(kind=self.settings.store.use, connected=mirror.connected),
+        )
+
+    def seen_with(self, model_uid: str) -> Seen:
+        """The store's values, if that model is among them. Raises `UnknownModel`."""
+        seen = self.seen()
+        if model_uid not in seen.requests and model_uid not in seen.plans:
+            raise UnknownModel(f'there is no model "{model_uid}" (models: {", ".join(sorted(seen.requests)) or "none"})')
+        return seen
+
+    async def caught_up(self, model_uid: str) -> None:
+        """Wait until a write of this model's request can be read here, so that who writes and then looks sees it."""
+        key = keys.model_request(model_uid)
+        changes = self.mirror.subscribe()
+        written = await self.store.get(key)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S):
+                while self.mirror.entry(key) != written:
+                    await changes.wait()
+
+
+def _by_replica(values: Mapping[str, V]) -> dict[tuple[str, str], V]:
+    return {(uid, replica_id): value for key, value in values.items() for _, uid, replica_id in [keys.parts(key)]}

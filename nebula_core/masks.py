@@ -1,0 +1,42 @@
+"""Hiding secrets in what is shown: by the name of the key, by the file they come from, and passwords within addresses."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+MASK: Final = "********"
+_NAMES: Final = re.compile(r"(^|_)(api_?keys?|keys?|tokens?|secrets?|passwords?|passphrases?|credentials?|authorization)$", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def mask(value: Any, secrets: frozenset[str], name: str = "") -> Any:
+    """`value` with every secret text in it replaced; `secrets` are texts that are secret wherever they stand."""
+    if isinstance(value, dict):
+        return {key: mask(inner, secrets, key) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask(inner, secrets, name) for inner in value]
+    if not isinstance(value, str) or not value:
+        return value
+    if value in secrets or _NAMES.search(name):
+        return MASK
+    return _USERINFO.sub(MASK, value)
+
+
+def secrets_in(files: Iterable[Path]) -> frozenset[str]:
+    """Every text in those of `files` that hold secrets."""
+    return frozenset(text for file in files if file.name == ".secrets.toml" for text in _texts(tomllib.loads(file.read_text())))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

@@ -1,0 +1,113 @@
+"""What is shown of a model, by what the store says: plain values in, words out."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from nebula_core.admin.documents import StoreView
+from nebula_core.admin.status import Seen, model, model_state, status
+from nebula_core.types import (
+    DRAIN,
+    READY,
+    STARTING,
+    UNHEALTHY,
+    Assignment,
+    EndpointInfo,
+    EndpointStats,
+    GatewayStatus,
+    GpuStatus,
+    ModelRequest,
+    ModelStatus,
+    NodeStatus,
+    PlacementPlan,
+    ReplicaSpec,
+)
+
+REQUEST = ModelRequest(model_uid="m", engine="fake", aliases=("x",))
+ASSIGNMENT = Assignment(replica_id="0", node_id="a", spec=ReplicaSpec(model_uid="m", engine="fake"), assignment_version="v1")
+ENDPOINT = EndpointInfo(
+    model_uid="m", replica_id="0", node_id="a", assignment_version="v1", incarnation=3, engine="fake", url="http://a:1", state=READY,
+    api_key="sk-1",
+)  # fmt: skip
+NODE = NodeStatus(node_id="a", address="10.0.0.1", engines=("fake",), gpus=(GpuStatus(index=0, name="H200"),))
+STORE = StoreView(kind="embedded", connected=True)
+
+
+def plan(*assignments):
+    return {"m": PlacementPlan(model_uid="m", plan_version=1, assignments=assignments)}
+
+
+def seen(endpoint=ENDPOINT, **changes):
+    world = {
+        "requests": {"m": REQUEST},
+        "plans": plan(ASSIGNMENT),
+        "statuses": {"m": ModelStatus(model_uid="m", wanted=1, placed=1)},
+        "endpoints": {("m", "0"): endpoint} if endpoint else {},
+        "nodes": {"a": NODE},
+        "scheduler": "host:1",
+        "store": STORE,
+    }
+    return Seen(**{**world, **changes})
+
+
+def test_a_ready_model_is_shown_with_its_replicas():
+    shown = model(seen(stats={("m", "0"): EndpointStats(running=2)}), "m")
+    assert (shown.state, shown.wanted, shown.ready, shown.reasons, shown.aliases) == ("ready", 1, 1, (), ("x",))
+    (replica,) = shown.replicas
+    assert (replica.state, replica.reason, replica.url, replica.incarnation) == ("ready", "", "http://a:1", 3)
+    assert replica.stats["running"] == 2
+    assert "sk-1" not in shown.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("world", "state", "replica_state", "reason"),
+    [
+        (seen(None), "starting", "placed", "the node a has not begun to start it"),
+        (seen(msgspec.structs.replace(ENDPOINT, state=STARTING)), "starting", "starting", "the engine is starting"),
+        (seen(msgspec.structs.replace(ENDPOINT, state=UNHEALTHY, reason="exit 1")), "failed", "unhealthy", "exit 1"),
+        (seen(msgspec.structs.replace(ENDPOINT, state="dreaming")), "failed", "dreaming", 'its node says "dreaming"'),
+        (seen(msgspec.structs.replace(ENDPOINT, assignment_version="v0")), "starting", "placed", "has not begun to start it"),
+        (seen(nodes={}), "degraded", "stale", "the node a is not heard of; requests go to the replica while it answers"),
+        (seen(None, nodes={}), "starting", "placed", "the node a is not heard of"),
+        (seen(plans=plan(msgspec.structs.replace(ASSIGNMENT, wanted=DRAIN))), "unplaced", "draining", "finishes its running requests"),
+        (seen(requests={}, plans=plan(msgspec.structs.replace(ASSIGNMENT, wanted=DRAIN))), "unloading", "draining", "then it stops"),
+    ],
+)
+def test_what_is_not_ready_says_why(world, state, replica_state, reason):
+    shown = model(world, "m")
+    assert (shown.state, shown.replicas[0].state) == (state, replica_state)
+    assert reason in shown.replicas[0].reason
+
+
+def test_what_is_not_placed_is_explained_by_the_scheduler_or_by_its_absence():
+    refused = ModelStatus(model_uid="m", wanted=1, reasons=("no room",))
+    assert model(seen(None, plans={}, statuses={"m": refused}), "m").reasons == ("no room",)
+    assert "no scheduler runs" in model(seen(None, plans={}, statuses={}, scheduler=None), "m").reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "running", "state"),
+    [
+        (0, [], "stopped"),
+        (2, ["ready", "ready"], "ready"),
+        (2, ["ready", "starting"], "degraded"),
+        (2, ["starting", "unhealthy"], "starting"),
+        (2, ["unhealthy"], "failed"),
+        (2, [], "unplaced"),
+    ],
+)
+def test_a_models_state_follows_its_replicas(wanted, running, state):
+    assert model_state(wanted, running) == state
+
+
+def test_an_engine_may_make_other_than_replicas_of_a_request():
+    assert model(seen(wanted={"m": 2}), "m").state == "degraded"
+
+
+def test_everything_is_listed_by_name_and_a_node_that_is_gone_is_said_to_be_down():
+    gateway = GatewayStatus(gateway_id="g", address="h:8080", applied_revision=7, demand={"m": 2})
+    shown = status(seen(nodes={"b": msgspec.structs.replace(NODE, node_id="b")}, gateways=(gateway,)))
+    assert [(node.node_id, node.up) for node in shown.nodes] == [("a", False), ("b", True)]
+    assert (shown.nodes[1].address, shown.nodes[1].gpus[0].name) == ("10.0.0.1", "H200")
+    assert (shown.gateways[0].applied_revision, shown.gateways[0].demand) == (7, {"m": 2})
