@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
 
 from nebula_core.types import Assignment, NodeStatus, ReplicaSpec
 
@@ -24,13 +25,15 @@ class Room:
         self._nodes = [nodes[name] for name in sorted(nodes)]
         self._free = {name: sorted(gpu.index for gpu in node.gpus) for name, node in nodes.items()}
         self._replicas: Counter[str] = Counter()
+        self._known_offers: dict[str, list[NodeStatus]] = {}
+        self._emptiest_first: dict[str, list[tuple[int, str]]] = {}
         for assignment in assignments:
             self._occupy(Spot(assignment.node_id, assignment.gpu_indexes))
 
     def take(self, spec: ReplicaSpec) -> Spot | None:
         """Find a spot for `spec` and occupy it: first fit by GPUs, or the node with the fewest replicas if it needs none."""
         nodes = self._offering(spec.engine)
-        spot = self._with_gpus(spec.gpus, nodes) if spec.gpus else self._emptiest(nodes)
+        spot = self._with_gpus(spec.gpus, nodes) if spec.gpus else self._emptiest(spec.engine, nodes)
         if spot is not None:
             self._occupy(spot)
         return spot
@@ -58,16 +61,23 @@ class Room:
         self._free[spot.node_id] = [index for index in free if index not in spot.gpu_indexes]
 
     def _offering(self, engine: str) -> list[NodeStatus]:
-        return [node for node in self._nodes if engine in node.engines]
+        if engine not in self._known_offers:
+            self._known_offers[engine] = [node for node in self._nodes if engine in node.engines]
+        return self._known_offers[engine]
 
     def _with_gpus(self, count: int, nodes: Sequence[NodeStatus]) -> Spot | None:
         fitting = (node.node_id for node in nodes if len(self._free[node.node_id]) >= count)
         found = next(fitting, None)
         return None if found is None else Spot(found, tuple(self._free[found][:count]))
 
-    def _emptiest(self, nodes: Sequence[NodeStatus]) -> Spot | None:
-        found = min((node.node_id for node in nodes), key=lambda name: (self._replicas[name], name), default=None)
-        return None if found is None else Spot(found)
+    def _emptiest(self, engine: str, nodes: Sequence[NodeStatus]) -> Spot | None:
+        """From a heap by replicas and name, put right where it lags behind: counts only grow."""
+        if engine not in self._emptiest_first:
+            self._emptiest_first[engine] = sorted((self._replicas[node.node_id], node.node_id) for node in nodes)
+        heap = self._emptiest_first[engine]
+        while heap and heap[0][0] != self._replicas[heap[0][1]]:
+            heapreplace(heap, (self._replicas[heap[0][1]], heap[0][1]))
+        return Spot(heap[0][1]) if heap else None
 
     def _nobody_offers(self, engine: str) -> str:
         if not self._nodes:

@@ -31,14 +31,14 @@ def settle(wanted: Sequence[ReplicaSpec], assignments: Sequence[Assignment], obs
     """Bring `assignments` to `wanted`, taking what is placed from `room`."""
     difference = _compare(wanted, [each for each in assignments if each.wanted == RUN], observed)
     held = _held(difference, observed)
-    replaceable = [old for old in difference.surplus if observed.serves(old) and old not in held]
+    replaceable = [old for old in difference.surplus if old.replica_id not in held and observed.serves(old)]
     olds = replaceable[: len(difference.missing)]
     added, unplaced = _place(difference.missing, olds, {each.replica_id for each in assignments}, room)
-    ending = [old for old in difference.surplus if old not in held and old not in olds]
+    ending = {old.replica_id for old in difference.surplus} - held - {old.replica_id for old in olds}
     changing = added or ending or any(each.wanted != RUN for each in assignments)
     if unplaced and not changing and all(map(observed.ready, difference.keep)):
-        ending = room.victims(unplaced[0], sorted(olds, key=_by_id, reverse=True))
-    after = [msgspec.structs.replace(each, wanted=DRAIN, replaces="") if each in ending else each for each in assignments]
+        ending = {old.replica_id for old in room.victims(unplaced[0], sorted(olds, key=_by_id, reverse=True))}
+    after = [msgspec.structs.replace(each, wanted=DRAIN, replaces="") if each.replica_id in ending else each for each in assignments]
     return Settled(tuple(_without_stale_links([*after, *added])), tuple(unplaced))
 
 
@@ -70,10 +70,10 @@ def _count_down(lacking: Counter[str], spec: ReplicaSpec) -> bool:
     return True
 
 
-def _held(difference: _Difference, observed: Observed) -> list[Assignment]:
-    """The old replicas that serve until the one that replaces them is ready."""
+def _held(difference: _Difference, observed: Observed) -> set[str]:
+    """The ids of old replicas that serve until the one that replaces them is ready."""
     awaited = {each.replaces for each in difference.keep if not observed.ready(each)}
-    return [old for old in difference.surplus if old.replica_id in awaited and observed.serves(old)]
+    return {old.replica_id for old in difference.surplus if old.replica_id in awaited and observed.serves(old)}
 
 
 def _place(
