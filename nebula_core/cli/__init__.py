@@ -1,1 +1,5 @@
 """The `nebula` command."""
+
+from nebula_core.cli.app import main
+
+__all__ = ["main"]

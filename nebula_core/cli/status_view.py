@@ -1,0 +1,110 @@
+"""The status of a Nebula as text: models with their replicas, and under each what keeps it from being ready; nodes; gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from nebula_core.cli.output import columns, state_text
+
+Document = Mapping[str, Any]
+MIB = 1024 * 1024
+
+
+def view(status: Document) -> Group:
+    """The whole status."""
+    parts = [_models(status["models"]), _nodes(status["nodes"]), _gateways(status["gateways"]), _store(status["store"])]
+    return Group(*(line for part in parts for line in part))
+
+
+def model_table(models: Sequence[Document]) -> Group:
+    """Models, a line each, without their replicas."""
+    if not models:
+        return Group(Text("No models. `nebula models load MODEL --engine ENGINE` loads one.", style="dim"))
+    return Group(*_table(("MODEL", "STATE", "READY", "ENGINE", "ALIASES"), [_model_cells(model) for model in models]))
+
+
+def why(model: Document) -> Iterator[str]:
+    """What keeps a model from being ready, said once each: the scheduler's reasons, then its replicas'."""
+    reasons = [*model.get("reasons", ()), *(replica["reason"] for replica in model["replicas"] if replica.get("reason"))]
+    return iter(dict.fromkeys(reasons))
+
+
+def _models(models: Sequence[Document]) -> Iterator[RenderableType]:
+    if not models:
+        yield from model_table(models).renderables
+        return
+    title, *lines = _table(("MODEL", "STATE", "READY", "ENGINE", "ALIASES"), [_model_cells(model) for model in models])
+    replicas = iter(columns([_replica_cells(replica) for model in models for replica in model["replicas"]] or [()]))
+    yield title
+    for model, line in zip(models, lines, strict=True):
+        yield line
+        yield from _notes(model.get("reasons", ()), 2)
+        for replica in model["replicas"]:
+            yield Padding(next(replicas), (0, 0, 0, 2), expand=False)
+            yield from _notes([replica["reason"]] if replica.get("reason") else [], 4)
+
+
+def _model_cells(model: Document) -> list[str | Text]:
+    count = f"{model['ready']}/{model['wanted']}"
+    return [Text(model["model_uid"], style="bold"), state_text(model["state"]), count, model["engine"], ", ".join(model.get("aliases", ()))]
+
+
+def _replica_cells(replica: Document) -> list[str | Text]:
+    where = replica.get("url") or "-"
+    return [replica["replica_id"], state_text(replica["state"]), replica["node_id"], where, _load(replica.get("stats") or {})]
+
+
+def _load(stats: Document) -> str:
+    """What a replica is busy with; signals that are not known are left out."""
+    parts = [f"{stats[signal]:.0f} {signal}" for signal in ("running", "pending") if stats.get(signal) is not None]
+    if stats.get("kv_cache_usage") is not None:
+        parts.append(f"KV cache {stats['kv_cache_usage']:.0%}")
+    return ", ".join(parts)
+
+
+def _nodes(nodes: Sequence[Document]) -> Iterator[RenderableType]:
+    if nodes:
+        rows = [[node["node_id"], _up(node), node["address"], ", ".join(node["engines"]), _gpus(node["gpus"])] for node in nodes]
+        yield Text()
+        yield from _table(("NODE", "STATE", "ADDRESS", "ENGINES", "GPUS"), rows)
+
+
+def _up(node: Document) -> Text:
+    return Text("up", style="green") if node["up"] else Text("not heard of", style="red")
+
+
+def _gpus(gpus: Sequence[Document]) -> str:
+    return ", ".join(_gpu(gpu) for gpu in gpus) or "none"
+
+
+def _gpu(gpu: Document) -> str:
+    used, total = gpu.get("memory_used_bytes"), gpu.get("memory_total_bytes")
+    memory = "" if used is None or total is None else f" {used / MIB:.0f}/{total / MIB:.0f} MiB"
+    return f"{gpu['index']}: {gpu.get('name') or 'GPU'}{memory}"
+
+
+def _gateways(gateways: Sequence[Document]) -> Iterator[RenderableType]:
+    if gateways:
+        rows = [[gateway["gateway_id"], gateway["address"], str(sum(gateway["demand"].values()))] for gateway in gateways]
+        yield Text()
+        yield from _table(("GATEWAY", "ADDRESS", "REQUESTS"), rows)
+
+
+def _store(store: Document) -> Iterator[RenderableType]:
+    if not store["connected"]:
+        yield Text()
+        yield Text(f"The {store['kind']} store does not answer: what is shown is the last that was known.", style="red")
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> list[Text]:
+    return columns([[Text(title, style="dim") for title in titles], *rows])
+
+
+def _notes(notes: Iterable[str], indent: int) -> Iterator[RenderableType]:
+    for line in (line for note in notes for line in note.rstrip().splitlines()):
+        yield Padding(Text(line, style="dim"), (0, 0, 0, indent), expand=False)
