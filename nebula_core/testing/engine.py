@@ -1,18 +1,82 @@
-"""What every engine must do, whatever it starts."""
+"""What every engine must do, whatever it starts, and a way to try a real one."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import socket
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from nebula_core.errors import InvalidModelRequest
 from nebula_core.interfaces import Attach, Engine, EngineAddress, Launch
+from nebula_core.testing.polling import eventually
 from nebula_core.types import ModelRequest, ReplicaSpec
 
 ADDRESS = EngineAddress("127.0.0.1", 18000, "sk-secret-of-this-test")
+
+
+def free_address() -> EngineAddress:
+    """A port on loopback that nobody has now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return replace(ADDRESS, port=probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine's process, its log and a client that has its address and key."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+    http: httpx.AsyncClient
+
+    async def end(self, by: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it, wait, and return its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(by)
+        return await self.process.wait()
+
+
+@asynccontextmanager
+async def started(launch: Launch, address: EngineAddress, log: Path) -> AsyncIterator[Started]:
+    """Start `launch` as a node would, with a minimal environment; it is gone afterwards. Does not wait until it is ready."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(log.parent), **launch.env}
+    client = httpx.AsyncClient(
+        base_url=f"http://{address.host}:{address.port}",
+        headers={"Authorization": f"Bearer {address.api_key}"},
+        trust_env=False,
+        timeout=60,
+    )
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(*launch.argv, env=env, cwd=log.parent, stdout=output, stderr=output)
+    async with client as http:
+        engine = Started(process, log, http)
+        try:
+            yield engine
+        finally:
+            await engine.end(signal.SIGKILL)
+
+
+async def until_ready(engine: Started, health_path: str = "/health", timeout_s: float = 60.0) -> None:
+    """Wait until its health page answers 200. Raises `AssertionError` with its log if it ends instead."""
+
+    async def ready() -> bool:
+        assert engine.process.returncode is None, engine.log.read_text(errors="replace")
+        try:
+            return (await engine.http.get(health_path)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await eventually(ready, timeout_s)
 
 
 class EngineContract(ABC):
