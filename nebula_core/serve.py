@@ -40,11 +40,11 @@ async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, kee
     With all three roles this process owns its engines: it stops them when it stops, and ends if a declared model does not start,
     unless `keep_going`. A node alone leaves its engines running, for the next one to adopt.
     """
+    stopped = _stop_signal()
     plugins = load_plugins(settings)
     raise_file_limit()
     progress.step(f"opening the {settings.store.use} store in {settings.data_dir}")
     async with open_app(settings, plugins, PREFIXES) as app, AsyncExitStack() as stack:
-        stopped = _stop_signal()
         alone = roles == ALL_ROLES
         declared = startup.requests(app)
         if alone and not keep_going:
@@ -127,7 +127,7 @@ async def _gateway(app: App) -> AsyncIterator[Gateway]:
 
 @asynccontextmanager
 async def _scheduler(app: App) -> AsyncIterator[None]:
-    loop = SchedulerLoop(app.store, app.mirror, app.engines, app.settings, logging.getLogger("nebula.scheduler"), time.time)
+    loop = SchedulerLoop(app.store, app.mirror, app.engines, app.settings, logging.getLogger("nebula.scheduler"), time.monotonic)
     async with background(loop.run()):
         yield
 

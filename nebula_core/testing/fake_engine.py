@@ -50,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="fake")
     parser.add_argument("--api-key", default="", help="the key to ask for; none: everybody is served")
     parser.add_argument("--ready-after", type=float, default=0.0, metavar="S", help="seconds that loading takes")
+    parser.add_argument("--word-s", type=float, default=0.0, metavar="S", help="seconds between two words of a streamed answer")
     parser.add_argument("--say", action="append", default=[], metavar="LINE", help="a line to print at start")
     parser.add_argument("--write-bytes", type=int, default=0, metavar="N", help="numbered lines to print at start, this much")
     parser.add_argument("--crash", type=int, metavar="CODE", help="end with this code instead of serving")
@@ -140,6 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         for word in text.split(" "):
             choice = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
             self.wfile.write(f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n".encode())
+            time.sleep(self.server.options.word_s)
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 

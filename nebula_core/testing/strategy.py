@@ -61,7 +61,7 @@ class StrategyContract(ABC):
         strategy = self.make_strategy()
         for kind in ("finished", "gone", "first_token", "charged", "failed", "charged"):
             for replica_id in ("0", "unseen"):
-                event = RouteEvent(kind=kind, model_uid="m", replica_id=replica_id, incarnation=1, request_id="r", at=1.0)  # type: ignore[arg-type]
+                event = RouteEvent(kind=kind, model_uid="m", replica_id=replica_id, incarnation=1, request_id="r", at=1.0)
                 strategy.observe(event)
         candidates = make_candidates(2)
         pick = strategy.select(RouteRequest("r2", "m", "/v1/completions", b"{}"), candidates)

@@ -1,0 +1,150 @@
+"""A whole Nebula as its users run it, for tests: the real program, in a folder of its own, on ports of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+NEBULA = [str(Path(sys.executable).with_name("nebula"))]
+START_S = 90.0
+"""Far more than a start takes, for a machine that is busy with other tests."""
+
+
+class Nebula:
+    """`nebula up` with settings of its own."""
+
+    def __init__(self, folder: Path, tables: str = "", workers: int = 1) -> None:
+        self.folder = folder
+        self.port, self.admin_port, self.engine_port = free_ports(3)
+        self.settings = folder / "settings.toml"
+        self.log = folder / "up.log"
+        self.data_dir = folder / "data"
+        self._said = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.settings.write_text(
+            f'data_dir = "{self.data_dir}"\n[gateway]\nport = {self.port}\nworkers = {workers}\ndrain_s = 5\n'
+            f"[admin]\nport = {self.admin_port}\n[node]\nheartbeat_s = 0.5\n"
+            f"engine_ports = [{self.engine_port}, {self.engine_port + 20}]\n{tables}"
+        )
+
+    @property
+    def url(self) -> str:
+        """Base URL of the public port."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, *options: str, wait: bool = True) -> Nebula:
+        """Run `nebula up`, and wait until all that was declared is ready."""
+        self._said = len(self.log.read_text()) if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            command = [*NEBULA, "up", "--settings", str(self.settings), *options]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment())
+        if wait:
+            eventually(self.is_up, START_S, lambda: f"nebula up is not ready:\n{self.log.read_text()}")
+        return self
+
+    def is_up(self) -> bool:
+        """Whether the last start has come to its end."""
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"nebula up ended with {self.process.returncode}:\n{self.log.read_text()}")
+        return "Try next:" in self.log.read_text()[self._said :]
+
+    def cli(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run another command of `nebula` with the same settings."""
+        command = [*NEBULA, *words, "--settings", str(self.settings)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+        assert not check or done.returncode == 0, f"{words} ended with {done.returncode}: {done.stderr}"
+        return done
+
+    def status(self) -> Any:
+        """What `nebula status --json` prints."""
+        return json.loads(self.cli("status", "--json").stdout)
+
+    def model(self, model_uid: str) -> Any:
+        """One model of the status."""
+        return next(model for model in self.status()["models"] if model["model_uid"] == model_uid)
+
+    def chat(self, model: str, **fields: Any) -> httpx.Response:
+        """A short chat completion."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 8, **fields}
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+
+    def answers(self, model: str) -> bool:
+        """Whether a short chat completion succeeds."""
+        try:
+            return self.chat(model).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """SIGTERM, and wait for the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        """SIGKILL of the control process alone."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def processes(self) -> dict[int, str]:
+        """Every process that has this Nebula's data folder or ports in its command line, by pid."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(self.folder) in line or f"--port {self.engine_port}" in line:
+                found[int(path.parent.name)] = line
+        return found
+
+    def close(self) -> None:
+        """Whatever happened, leave nothing behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without settings of whoever runs the tests, and with a proxy that must not be used."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("NEBULA_")}
+    return {**own, "http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_COLOR": "1"}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, far enough apart for a range of engine ports to follow each."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+def eventually(check: Callable[[], Any], seconds: float, explain: Callable[[], str] = lambda: "it did not come true") -> Any:
+    """Wait until `check` is true, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = check()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(explain())
+        time.sleep(0.05)
