@@ -140,7 +140,7 @@ class ClientConnection(asyncio.Protocol):
         self._serving = False
         if ready:
             self._hold_back()
-        elif self._held_back and self._exchange is None:
+        elif self._exchange is None:
             self._read_on()
 
     def _begin(self, request: Request) -> None:
@@ -189,8 +189,12 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self.deadline = self._services.now + self._services.settings.keep_alive_s
-        if self._held_back and not self._serving:
+        if self._serving:
+            return
+        if self._held_back:
             self._serve()
+        else:
+            self._invite_body()
 
     # --- ending
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,22 +18,17 @@ FORGET_S = 60.0
 """An address that nothing was sent to for this long is forgotten: its replica is probably gone."""
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
 class Endpoint:
     """Where an engine listens, and the idle connections to it: the one used last is used next, so that surplus ones grow old."""
 
     __slots__ = ("_host", "_port", "_tls", "host_line", "idle", "limit", "open", "prefix", "url", "used_at")
 
-    def __init__(self, url: str, limit: int) -> None:
+    def __init__(self, url: str, limit: int, tls: Callable[[], ssl.SSLContext]) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not the base URL of an engine, such as http://10.0.0.5:8000")
         self.url = url
-        self._tls = parts.scheme == "https"
+        self._tls = tls() if parts.scheme == "https" else None
         self._host = parts.hostname
         self._port = parts.port or (443 if self._tls else 80)
         self.host_line = b"host: %b\r\n" % parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
@@ -63,8 +59,7 @@ class Endpoint:
         """A new connection. Raises `OSError`: refused, unreachable, no such host, bad certificate, or `TimeoutError`."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout_s):
-            tls = _tls() if self._tls else None
-            _, connection = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port, ssl=tls)
+            _, connection = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port, ssl=self._tls)
         return connection
 
 
@@ -74,12 +69,13 @@ class Pool:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._endpoints: dict[str, Endpoint] = {}
+        self._tls = cache(ssl.create_default_context)  # made when first needed, for reading the system's authorities takes 20 ms
 
     def endpoint(self, url: str) -> Endpoint:
         """The endpoint at this base URL. Raises `ValueError` if it is none."""
         endpoint = self._endpoints.get(url)
         if endpoint is None:
-            endpoint = self._endpoints[url] = Endpoint(url, self._limits.idle_engine_connections)
+            endpoint = self._endpoints[url] = Endpoint(url, self._limits.idle_engine_connections, self._tls)
         return endpoint
 
     def sweep(self, now: float) -> None:

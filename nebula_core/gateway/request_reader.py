@@ -23,6 +23,7 @@ class RequestReader:
         "_body",
         "_body_bytes",
         "_declined",
+        "_head_bytes",
         "_headers",
         "_identify",
         "_max_body_bytes",
@@ -43,6 +44,8 @@ class RequestReader:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._declined: Request | None = None
+        self._head_bytes = 0
+        """The most that the present head can have, as it may have begun anywhere in a read: above the limit it is added up."""
         self.ready: deque[Request] = deque()
         """Requests that are complete; one with a `refusal` is the last."""
         self.request: Request | None = None
@@ -54,9 +57,13 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read on; what is complete is then in `ready`."""
-        self.pending_bytes += len(data)
+        size = len(data)
+        self.pending_bytes += size
+        self._head_bytes += size
         self._parse(data)
-        if self.pending_bytes > self._max_head_bytes and self.request is None and not self.ended:
+        if not self.pending_bytes:
+            self._head_bytes = size
+        elif self.pending_bytes > self._max_head_bytes and self.request is None and not self.ended:
             self.refuse(errors.head_too_large(self._max_head_bytes))
 
     def refuse(self, answer: Answer) -> None:
@@ -75,14 +82,17 @@ class RequestReader:
         del self._parser
 
     def _parse(self, data: bytes) -> None:
+        upgrade_at = None
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
+            upgrade_at = upgrade.args[0]
         except HttpParserError as error:
             if not self.ended:  # else these are bytes after a request that was announced as the last
                 cause = error.__context__
                 self.refuse(cause.answer if isinstance(cause, Refused) else errors.bad_http(str(error).rstrip(".")))
+        if upgrade_at is not None:  # not in the handler above, for a refusal in there would lose its cause
+            self._decline_upgrade(data[upgrade_at:])
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1, as RFC 9110 allows.
@@ -118,7 +128,7 @@ class RequestReader:
         self._identify(request)
         if not request.keep_alive or b"connection" in fields:  # else it can only be 1.1, and asking costs 0.3 us
             self._check_version(request)
-        if self.pending_bytes > self._max_head_bytes < head_size(target, headers):
+        if self._head_bytes > self._max_head_bytes and head_size(target, headers) > self._max_head_bytes:
             raise Refused(errors.head_too_large(self._max_head_bytes))
         routes.check(request, self._max_body_bytes)
 
