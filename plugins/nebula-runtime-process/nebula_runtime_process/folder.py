@@ -75,7 +75,8 @@ class Folder:
 
     def handle(self, record: Record) -> Handle:
         """The handle of the engine that runs here."""
-        return Handle(self.path.name, record.pid, ticks_to_s(record.ticks), self._note.read_bytes())
+        note = self._note.read_bytes() if self._note.exists() else b""
+        return Handle(self.path.name, record.pid, ticks_to_s(record.ticks), note)
 
     def exit(self) -> Exit:
         """How the engine ended, as far as its shim could say."""

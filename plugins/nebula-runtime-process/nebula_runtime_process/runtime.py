@@ -31,7 +31,8 @@ class ProcessRuntime(Runtime):
         self._env_names = _ENV + pass_env
         self._logger = logger
         self._boot_id = boot_id()
-        self._exits: dict[str, tuple[Handle, Exit]] = {}
+        self._exits: dict[str, tuple[int, float, Exit]] = {}
+        """Last known end per name: pid, start, exit."""
         self._starting: set[str] = set()
 
     async def start(self, name: str, launch: Launch, note: bytes) -> Handle:
@@ -62,7 +63,7 @@ class ProcessRuntime(Runtime):
                 found.append(folder.handle(record))
                 continue
             if record is not None:
-                await self._end_leftover(record)
+                await self._ended(folder.handle(record), record)
             folder.clear()
             ended_folders.append(folder)
         self._forget_logs(ended_folders)
@@ -158,8 +159,8 @@ class ProcessRuntime(Runtime):
     async def _ended(self, handle: Handle, record: Record | None) -> Exit:
         """Note how it ended and clear its folder, once; `wait` and `stop` may both be waiting for it."""
         known = self._exits.get(handle.name)
-        if known is not None and known[0] == handle:
-            return known[1]
+        if known is not None and known[:2] == (handle.pid, handle.started):
+            return known[2]
         if record is None:
             return Exit(None)
         folder = self._folder(handle.name)
@@ -168,7 +169,7 @@ class ProcessRuntime(Runtime):
             await self._end_leftover(record)
         if folder.record() == record:  # else the other one who waited has cleared it, and the next start may be under way
             folder.clear()
-        self._exits[handle.name] = (handle, ending)
+        self._exits[handle.name] = (handle.pid, handle.started, ending)
         return ending
 
     async def _end_leftover(self, record: Record) -> None:

@@ -1,0 +1,41 @@
+"""What a node reads from its copy of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from nebula_core.node.reconcile import NodePlan, Observed
+from nebula_core.node.replica import Replica, ReplicaState
+from nebula_core.store import keys
+from nebula_core.store.mirror import Mirror
+from nebula_core.types import EndpointInfo, GatewayStatus, PlacementPlan
+
+PREFIXES = (keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
+"""What a node's mirror must follow."""
+
+
+def plans_for(node_id: str, mirror: Mirror) -> dict[str, NodePlan]:
+    """The node's part of every plan that can be read, by model."""
+    found = {}
+    for key, plan in mirror.values(keys.PLACEMENTS, PlacementPlan).items():
+        entry = mirror.entry(key)
+        if entry is not None:
+            mine = {assignment.replica_id: assignment for assignment in plan.assignments if assignment.node_id == node_id}
+            found[plan.model_uid] = NodePlan(entry.mod_revision, mine)
+    return found
+
+
+def observe(mirror: Mirror, replicas: Mapping[Replica, ReplicaState], gone: Collection[Replica]) -> Observed:
+    """What there is, without the endpoints that are about to be deleted. While the store is away nobody knows which gateways live."""
+    endpoints = {(each.model_uid, each.replica_id): each for each in mirror.values(keys.ENDPOINTS, EndpointInfo).values()}
+    return Observed(
+        replicas=replicas,
+        endpoints={replica: endpoint for replica, endpoint in endpoints.items() if replica not in gone},
+        gateways=tuple(mirror.values(keys.GATEWAYS, GatewayStatus).values()) if mirror.connected else None,
+    )
+
+
+def has_endpoint(node_id: str, mirror: Mirror, replica: Replica) -> bool:
+    """Whether the store has an endpoint of this node for the replica; where that has moved, another node's is none of ours."""
+    endpoint = mirror.get(keys.endpoint(*replica), EndpointInfo)
+    return endpoint is not None and endpoint.node_id == node_id

@@ -1,0 +1,90 @@
+"""Telling the store about this node: its heartbeat under a lease, its endpoints and their stats without one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from nebula_core.errors import LeaseLost, StoreUnavailable
+from nebula_core.interfaces import Store
+from nebula_core.node.publisher import Publisher, Values
+from nebula_core.store import keys
+from nebula_core.store.lease import LeaseKeeper
+from nebula_core.store.mirror import Mirror
+from nebula_core.types import NodeStatus
+
+
+class Reporter:
+    """Reports whenever there is something new. While the store does not answer it tries again at each `wake`.
+
+    `values` makes what the store shall hold now; `settled` is called when it does.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        mirror: Mirror,
+        status: NodeStatus,
+        lease_s: float,
+        retry_s: float,
+        logger: logging.Logger,
+        values: Callable[[], Values],
+        settled: Callable[[], None],
+    ) -> None:
+        self._store, self._lease_s, self._retry_s, self._logger = store, lease_s, retry_s, logger
+        self._status = {keys.node(status.node_id): status}
+        self._publisher = Publisher(store, mirror, logger)
+        self._values = values
+        self._settled = settled
+        self._keeper: LeaseKeeper | None = None
+        self._something = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something new."""
+        self._something.set()
+
+    async def run(self) -> None:
+        """Report until cancelled. The node's heartbeat is gone at once then, its endpoints stay."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hold_lease())
+            tasks.create_task(self._report())
+
+    async def report_last(self, values: Values) -> None:
+        """Report once more, after `run` has ended."""
+        await self._publisher.publish(values, {}, "")
+
+    async def _hold_lease(self) -> None:
+        while True:
+            try:
+                async with LeaseKeeper(self._store, self._lease_s, self._logger) as keeper:
+                    self._keeper = keeper
+                    lease = keeper.lease
+                    while True:
+                        self.wake()
+                        lease = await keeper.replaced(lease)
+            except StoreUnavailable as error:
+                self._logger.warning("this node has no lease, trying again: %s", error)
+                await asyncio.sleep(self._retry_s)
+
+    async def _report(self) -> None:
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            lease = self._keeper.lease if self._keeper else ""
+            try:
+                if await self._publisher.publish(self._values(), self._status, lease):
+                    self._settled()
+            except LeaseLost:
+                await self._await_lease(lease)
+
+    async def _await_lease(self, lost: str) -> None:
+        """Have a new lease taken at once; if that takes long, look again all the same."""
+        try:
+            async with asyncio.timeout(self._retry_s):
+                if self._keeper is not None:
+                    await self._keeper.replaced(lost)
+        except TimeoutError:
+            return
+        finally:
+            self.wake()

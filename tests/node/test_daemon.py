@@ -1,0 +1,417 @@
+import logging
+import os
+import signal
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import pytest
+from nebula_probe_http.probe import HttpProbe
+from nebula_runtime_process import ProcessSettings, build
+
+from nebula_core.background import background
+from nebula_core.errors import StoreUnavailable
+from nebula_core.interfaces import Delete, Put
+from nebula_core.node.daemon import NodeDaemon
+from nebula_core.node.note import decode
+from nebula_core.node.observe import PREFIXES
+from nebula_core.provider import Context
+from nebula_core.settings import NodeSettings, Settings, StoreSettings
+from nebula_core.store import codec, keys
+from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
+from nebula_core.store.mirror import following
+from nebula_core.testing.engines import FakeEngine, FakeScraper
+from nebula_core.testing.polling import eventually
+from nebula_core.testing.whole import free_ports
+from nebula_core.types import (
+    DRAIN,
+    DRAINING,
+    READY,
+    RUN,
+    STARTING,
+    UNHEALTHY,
+    Assignment,
+    EndpointInfo,
+    EndpointStats,
+    GatewayStatus,
+    NodeStatus,
+    PlacementPlan,
+    ReplicaSpec,
+)
+
+logger = logging.getLogger("test")
+UID = "org/model"
+
+
+class MoodyStore(EmbeddedStore):
+    """A store that can be told to be away for writes."""
+
+    away = False
+    lease = ""
+
+    async def grant(self, ttl_s):
+        self.lease = await super().grant(ttl_s)
+        return self.lease
+
+    async def transact(self, writes, conditions=()):
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().transact(writes, conditions)
+
+    async def keep_alive(self, lease):
+        if self.away:
+            raise StoreUnavailable("away")
+        await super().keep_alive(lease)
+
+
+class Fleet:
+    """One node's surroundings: a store, a runtime's folder, and what tests want to know of them."""
+
+    def __init__(self, store, tmp_path):
+        self.store = store
+        self.data_dir = tmp_path / "data"
+        self.runtime = None
+        [port] = free_ports(1)
+        self.settings = Settings(
+            data_dir=self.data_dir,
+            store=StoreSettings(lease_s=3),
+            node=NodeSettings(name="n", heartbeat_s=0.2, probe_timeout_s=0.5, stop_grace_s=1, engine_ports=(port, min(port + 20, 65535))),
+        )
+
+    def start_runtime(self):
+        """One at a time: the folder belongs to one daemon."""
+        self.runtime = build(Context(logger=logger, data_dir=self.data_dir / "engines"), ProcessSettings())
+        return self.runtime
+
+    @asynccontextmanager
+    async def node(self):
+        """A daemon that is killed at the end: its engines stay."""
+        async with AsyncExitStack() as stack:
+            http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+            mirror = await stack.enter_async_context(following(self.store, PREFIXES, logger))
+            daemon = NodeDaemon(
+                store=self.store,
+                mirror=mirror,
+                engines={"fake": FakeEngine()},
+                runtime=self.start_runtime(),
+                probes={"http": HttpProbe(http)},
+                make_scraper=lambda name: FakeScraper(),
+                settings=self.settings,
+                data_dir=self.data_dir,
+                logger=logger,
+                clock=time.monotonic,
+                http=http,
+                version="1",
+            )
+            await stack.enter_async_context(background(daemon.run()))
+            yield daemon
+
+    async def plan(self, *assignments):
+        await self.put(keys.placement(UID), PlacementPlan(model_uid=UID, plan_version=1, assignments=assignments))
+
+    async def put(self, key, value):
+        return await self.store.transact([Put(key, codec.encode(value))])
+
+    async def value(self, key, type_):
+        entry = await self.store.get(key)
+        return None if entry is None else codec.decode(type_, entry.value)
+
+    async def endpoint(self, replica_id="0"):
+        return await self.value(keys.endpoint(UID, replica_id), EndpointInfo)
+
+    async def when(self, state, incarnation=None, replica_id="0"):
+        """The endpoint once it is in this state."""
+
+        async def look():
+            found = await self.endpoint(replica_id)
+            fits = found is not None and found.state == state and incarnation in (None, found.incarnation)
+            return found if fits else None
+
+        return await eventually(look)
+
+    async def gone(self):
+        """Wait until nothing runs and the store knows of nothing."""
+
+        async def look():
+            listings = [await self.store.list(prefix) for prefix in (keys.ENDPOINTS, keys.STATS)]
+            return not any(listing.entries for listing in listings) and not await self.handles()
+
+        await eventually(look)
+
+    async def handles(self):
+        return await self.runtime.running()
+
+    async def pid(self):
+        [handle] = await self.handles()
+        return handle.pid
+
+
+@pytest.fixture
+async def fleet(tmp_path):
+    async with MoodyStore(tmp_path, EmbeddedSettings(), time.monotonic, logger) as store:
+        fleet = Fleet(store, tmp_path)
+        yield fleet
+        for handle in await fleet.handles():
+            await fleet.runtime.stop(handle, 0)
+
+
+def assignment(replica_id="0", version="v1", wanted=RUN, **engine_args):
+    spec = ReplicaSpec(model_uid=UID, engine="fake", served_names=(UID, "alias"), engine_args=engine_args)
+    return Assignment(replica_id=replica_id, node_id="n", spec=spec, assignment_version=version, wanted=wanted)
+
+
+async def ask(endpoint, key=None):
+    headers = {"Authorization": f"Bearer {endpoint.api_key if key is None else key}"}
+    body = {"messages": [{"role": "user", "content": "echo me"}]}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await http.post(f"{endpoint.url}/v1/chat/completions", json=body, headers=headers)
+
+
+async def test_a_planned_replica_becomes_ready_and_serves(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment(ready_after=0.3))
+        await fleet.when(STARTING)
+        endpoint = await fleet.when(READY)
+        assert (endpoint.node_id, endpoint.incarnation, endpoint.served_names) == ("n", 1, (UID, "alias"))
+        assert (await ask(endpoint)).json()["choices"][0]["message"]["content"] == "echo me"
+        assert (await ask(endpoint, "a wrong key")).status_code == 401
+
+
+async def test_the_node_and_its_engines_signals_are_in_the_store(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        stats = await eventually(lambda: fleet.value(keys.stats(UID, "0"), EndpointStats))
+        assert (stats.pending, stats.running, stats.kv_cache_usage, stats.incarnation) == (0, 0, None, 1)
+        assert stats.age_s >= 0
+        node = await eventually(lambda: fleet.value(keys.node("n"), NodeStatus))
+        assert node.engines == ("fake",)
+        assert (await fleet.store.get(keys.node("n"))).leased
+        assert not (await fleet.store.get(keys.endpoint(UID, "0"))).leased
+
+
+async def test_replicas_get_ports_and_keys_of_their_own(fleet):
+    async with fleet.node():
+        await fleet.plan(*(assignment(str(number)) for number in range(3)))
+        endpoints = [await fleet.when(READY, replica_id=str(number)) for number in range(3)]
+        assert len({endpoint.url for endpoint in endpoints}) == 3
+        assert len({endpoint.api_key for endpoint in endpoints}) == 3
+
+
+async def test_a_killed_engine_comes_back(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        first = await fleet.when(READY)
+        os.kill(await fleet.pid(), signal.SIGKILL)
+        second = await fleet.when(READY, incarnation=2)
+        assert second.api_key != first.api_key
+        assert (await ask(second)).status_code == 200
+
+
+async def test_the_next_daemon_adopts_what_runs(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        before = await fleet.when(READY)
+        pid = await fleet.pid()
+    await fleet.store.transact([Delete(keys.endpoint(UID, "0"))])
+    async with fleet.node():
+        assert await fleet.when(READY) == before
+        assert await fleet.pid() == pid
+        os.kill(pid, signal.SIGKILL)
+        await fleet.when(READY, incarnation=2)
+
+
+async def test_an_adopted_engine_that_no_plan_speaks_of_keeps_running(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        pid = await fleet.pid()
+    await fleet.store.transact([Delete(keys.placement(UID)), Delete(keys.endpoint(UID, "0"))])
+    async with fleet.node():
+        await fleet.when(READY)
+        assert await fleet.pid() == pid
+
+
+async def test_a_deleted_plan_stops_nothing(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        pid = await fleet.pid()
+        await fleet.store.transact([Delete(keys.placement(UID))])
+        await fleet.put(keys.placement("other"), PlacementPlan(model_uid="other", plan_version=1, assignments=(other_model(),)))
+        await eventually(lambda: fleet.value(keys.endpoint("other", "0"), EndpointInfo))  # the node has seen both
+        assert pid in [handle.pid for handle in await fleet.handles()]
+        assert (await fleet.endpoint()).state == READY
+
+
+def other_model():
+    return Assignment(replica_id="0", node_id="n", spec=ReplicaSpec(model_uid="other", engine="fake"), assignment_version="v1")
+
+
+async def test_a_changed_assignment_replaces_the_engine(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        pid = await fleet.pid()
+        await fleet.plan(assignment(version="v2"))
+        assert (await fleet.when(READY, incarnation=2)).assignment_version == "v2"
+        assert await fleet.pid() != pid
+
+
+async def test_a_drain_waits_for_the_gateway(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        await report(fleet, revision=0)
+        await fleet.plan(assignment(wanted=DRAIN))
+        await fleet.when(DRAINING)
+        revision = (await fleet.store.get(keys.placement(UID))).mod_revision
+        await report(fleet, revision=revision, draining={f"{UID}/0": 1})
+        assert await fleet.pid()
+        await report(fleet, revision=revision)
+        await fleet.gone()
+
+
+async def report(fleet, **fields):
+    if "revision" in fields:
+        fields["applied_revision"] = fields.pop("revision")
+    await fleet.put(keys.gateway("g"), GatewayStatus(gateway_id="g", address="", **fields))
+
+
+async def test_a_drain_can_be_called_off(fleet):
+    async with fleet.node():
+        await report(fleet, revision=0)
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        pid = await fleet.pid()
+        await fleet.plan(assignment(wanted=DRAIN))
+        await fleet.when(DRAINING)
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        assert await fleet.pid() == pid
+
+
+async def test_a_plan_that_lists_it_no_more_ends_an_engine(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        await fleet.plan()
+        await fleet.gone()
+
+
+async def test_an_engine_that_dies_while_loading_shows_its_last_lines(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment(say=["loading the model", "out of memory"], crash=3))
+        endpoint = await fleet.when(UNHEALTHY)
+        assert endpoint.reason == "exited with code 3 while loading; last lines:\nloading the model\nout of memory"
+        again = await fleet.when(UNHEALTHY, incarnation=2)
+        assert "out of memory" in again.reason
+
+
+async def test_what_the_machine_lacks_is_named(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment(missing="/models/x.gguf"))
+        assert (await fleet.when(UNHEALTHY)).reason == "there is no /models/x.gguf"
+
+
+async def test_an_engine_that_is_not_installed_here_is_named(fleet):
+    spec = ReplicaSpec(model_uid=UID, engine="vllm")
+    async with fleet.node():
+        await fleet.plan(Assignment(replica_id="0", node_id="n", spec=spec, assignment_version="v1"))
+        assert '"vllm" is not installed' in (await fleet.when(UNHEALTHY)).reason
+
+
+async def test_an_engine_that_hangs_is_restarted(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        os.kill(await fleet.pid(), signal.SIGSTOP)
+        assert "failed probes" in (await fleet.when(UNHEALTHY)).reason
+        await fleet.when(READY, incarnation=2)
+
+
+async def test_an_engine_that_never_gets_ready_is_given_up_and_tried_again(fleet):
+    fleet.settings = fleet.settings.model_copy(update={"node": fleet.settings.node.model_copy(update={"start_timeout_s": 0.5})})
+    async with fleet.node():
+        await fleet.plan(assignment(ready_after=600))
+        assert "not ready within 0.5 s" in (await fleet.when(UNHEALTHY)).reason
+        await fleet.when(STARTING, incarnation=2)
+
+
+async def test_an_engine_elsewhere_is_watched_but_not_stopped(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        engine = await fleet.when(READY)
+        attached = Assignment(
+            replica_id="0",
+            node_id="n",
+            spec=ReplicaSpec(model_uid="ext", engine="fake", engine_args={"url": engine.url, "api_key": engine.api_key}),
+            assignment_version="v1",
+        )
+        await fleet.put(keys.placement("ext"), PlacementPlan(model_uid="ext", plan_version=1, assignments=(attached,)))
+
+        async def ready():
+            found = await fleet.value(keys.endpoint("ext", "0"), EndpointInfo)
+            return found if found and found.state == READY else None
+
+        assert (await eventually(ready)).url == engine.url
+        await fleet.put(keys.placement("ext"), PlacementPlan(model_uid="ext", plan_version=2))
+
+        async def let_go():
+            return await fleet.value(keys.endpoint("ext", "0"), EndpointInfo) is None
+
+        await eventually(let_go)
+        assert (await ask(engine)).status_code == 200
+
+
+async def test_while_the_store_is_away_engines_are_healed_and_reported_later(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        fleet.store.away = True
+        pid = await fleet.pid()
+        os.kill(pid, signal.SIGKILL)
+
+        async def another():
+            handles = await fleet.handles()
+            return handles and handles[0].pid != pid
+
+        await eventually(another)
+        fleet.store.away = False
+        await fleet.when(READY, incarnation=2)
+
+
+async def test_a_lost_lease_is_replaced_and_the_heartbeat_written_again(fleet):
+    async with fleet.node():
+        first = await eventually(lambda: fleet.store.get(keys.node("n")))
+        await fleet.store.revoke(fleet.store.lease)
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+
+        async def again():
+            entry = await fleet.store.get(keys.node("n"))
+            return entry is not None and entry.create_revision != first.create_revision
+
+        await eventually(again)
+
+
+async def test_stop_engines_leaves_nothing(fleet):
+    async with fleet.node() as daemon:
+        await fleet.plan(assignment("0"), assignment("1", ignore_term=True))
+        await fleet.when(READY, replica_id="0")
+        await fleet.when(READY, replica_id="1")
+    await daemon.stop_engines()
+    assert await fleet.handles() == []
+    assert (await fleet.store.list(keys.ENDPOINTS)).entries == ()
+    assert (await fleet.store.list(keys.STATS)).entries == ()
+
+
+async def test_a_handle_says_which_replica_it_is(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        endpoint = await fleet.when(READY)
+        [handle] = await fleet.handles()
+        note = decode(handle.note)
+        assert note.replica == (UID, "0")
+        assert (note.url, note.api_key) == (endpoint.url, endpoint.api_key)
+        assert handle.name.startswith("org_model-0-")
