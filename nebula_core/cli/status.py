@@ -6,9 +6,11 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from nebula_core.cli.options import AsJson, SettingsFile, admin_of, settings_of
 from nebula_core.cli.output import print_json, stdout
+from nebula_core.errors import AdminError
 
 if TYPE_CHECKING:
     from nebula_core.admin.client import AdminClient
@@ -33,11 +35,15 @@ def status(as_json: AsJson = False, watch: Watch = False, settings: SettingsFile
 
 
 def _watch(client: AdminClient) -> None:
+    """Show it again and again; a Nebula that goes away is said, and may come back."""
     from rich.live import Live
 
     from nebula_core.cli.status_view import view
 
-    with Live(view(client.status()), console=stdout(), auto_refresh=False, screen=False) as live:
+    with Live(view(client.status()), console=stdout(), auto_refresh=False) as live:
         while True:
             time.sleep(PERIOD_S)
-            live.update(view(client.status()), refresh=True)
+            try:
+                live.update(view(client.status()), refresh=True)
+            except AdminError as error:
+                live.update(Text(str(error), style="red"), refresh=True)

@@ -35,7 +35,7 @@ def judge(model: Document, earlier: frozenset[Start], unplaced_s: float) -> Verd
     staying = [replica for replica in model["replicas"] if replica["state"] != "draining"]
     for replica in staying:
         if replica["state"] == "unhealthy" and _start(replica) not in earlier:
-            return Verdict(failure=f"its engine failed: {replica['reason']}")
+            return Verdict(failure=replica["reason"])
     if unplaced_s >= GIVE_UP_S:
         return Verdict(failure="\n".join(why(model)))
     all_ready = all(replica["state"] == "ready" for replica in staying)  # an old replica serves until its successor is ready
@@ -56,9 +56,10 @@ def until_ready(client: AdminClient, model_uid: str, earlier: frozenset[Start], 
         if model["state"] != "unplaced":
             placed_at = time.monotonic()
         verdict = judge(model, earlier, time.monotonic() - placed_at)
-        progress.model(model_uid, "failed" if verdict.failure else model["state"], "\n".join(why(model)))
         if verdict.failure:
+            progress.model(model_uid, "failed", "")
             _give_up(model_uid, verdict.failure)
+        progress.model(model_uid, model["state"], "\n".join(why(model)))
         if verdict.done:
             return model
 
@@ -66,7 +67,8 @@ def until_ready(client: AdminClient, model_uid: str, earlier: frozenset[Start], 
 def until_gone(client: AdminClient, model_uid: str, progress: Progress) -> None:
     """Wait until nothing is left of a model."""
     while model := find(client, model_uid):
-        progress.model(model_uid, model["state"], "\n".join(why(model)))
+        draining = dict.fromkeys(replica["reason"] for replica in model["replicas"] if replica["state"] == "draining")
+        progress.model(model_uid, model["state"], "\n".join(draining))
         time.sleep(PERIOD_S)
 
 

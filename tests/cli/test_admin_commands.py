@@ -173,7 +173,7 @@ def test_a_model_that_does_not_start_is_told_with_its_engines_last_lines(nebula:
     admin.on("GET", "models/m", model(replica("starting"), state="starting"), model(replica("unhealthy", LAST_LINES), state="failed"))
     result = nebula("models", "load", "m", "--engine", "e", "--json")
     assert (result.returncode, result.stdout) == (1, "")
-    assert f'error: the model "m" does not start: its engine failed: {LAST_LINES}' in result.stderr
+    assert f'error: the model "m" does not start: {LAST_LINES}' in result.stderr
     assert "`nebula models unload m`" in result.stderr
 
 
@@ -247,7 +247,7 @@ NOTHING = starts(None)
         (model(wanted=0, state="stopped"), Verdict(done=True)),
         (model(replica("starting"), state="starting"), Verdict()),
         (model(state="unplaced"), Verdict()),
-        (model(replica("unhealthy", "code 1"), state="failed"), Verdict(failure="its engine failed: code 1")),
+        (model(replica("unhealthy", "code 1"), state="failed"), Verdict(failure="code 1")),
     ],
 )
 def test_a_model_is_judged_by_its_replicas(seen: dict[str, Any], expected: Verdict) -> None:

@@ -128,3 +128,44 @@ def test_plugins_refuses_a_misspelt_key_in_a_plugins_table(nebula: Run, tmp_path
     result = nebula("plugins")
     assert result.returncode == 1
     assert result.stderr.startswith('error: [strategy_least_pending] has no key "nosuch"')
+
+
+RAISING = """
+from nebula_core import NebulaError, hookimpl
+
+@hookimpl
+def nebula_add_cli(cli):
+    @cli.command()
+    def refuse():
+        raise NebulaError("no such thing")
+
+    @cli.command()
+    def refuse_at_once():
+        raise ExceptionGroup("parts", [NebulaError("first"), ExceptionGroup("more", [NebulaError("second"), NebulaError("first")])])
+
+    @cli.command()
+    def fail():
+        raise ZeroDivisionError("a bug")
+
+    @cli.command()
+    def interrupt():
+        raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [("refuse", 1, "error: no such thing\n"), ("refuse-at-once", 1, "error: first\nerror: second\n"), ("interrupt", 130, "")],
+)
+def test_a_command_that_refuses_ends_without_a_traceback(nebula: Run, install: Install, command: str, code: int, message: str) -> None:
+    install("raising", RAISING)
+    result = nebula(command)
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", message)
+
+
+def test_a_bug_is_a_plain_traceback(nebula: Run, install: Install) -> None:
+    install("raising", RAISING)
+    result = nebula("fail")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback (most recent call last):\n")
+    assert result.stderr.endswith("ZeroDivisionError: a bug\n")
