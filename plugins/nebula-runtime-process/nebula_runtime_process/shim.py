@@ -6,7 +6,7 @@ who it is and how it ended, and ends whatever the engine left behind. If the shi
 Standard input holds the launch: the number of arguments, the arguments, the environment, each closed by a zero byte. To standard
 output goes one line: `started` or `failed <errno>`. SIGTERM asks the engine to end, SIGUSR1 ends it by force.
 
-Every engine has one of these for as long as it lives. So it imports nothing but small modules of the standard library (10 MB
+Every engine has one of these for as long as it lives. So it imports nothing but small modules of the standard library (11 MB
 resident, half of them shared with every other Python), and nothing of Nebula.
 """
 
