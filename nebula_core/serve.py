@@ -71,7 +71,7 @@ async def _say_ready(app: App, gateway: Gateway | None, declared: Sequence[Model
         return
     progress.step("starting engines" if declared else "starting")
     await gateway.control.wait_serving()
-    await startup.wait_ready(gateway.view, declared, progress, keep_going=keep_going)
+    await startup.wait_ready(gateway.view, declared, progress, since=gateway.opened_at, keep_going=keep_going)
     progress.ready(startup.what_next(gateway.control.address, gateway.admin_url, [request.model_uid for request in declared]))
 
 
@@ -94,6 +94,8 @@ class Gateway:
     view: View
     admin: AdminServer
     admin_url: str
+    opened_at: int
+    """The store's revision before anything was started."""
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -122,7 +124,7 @@ async def _gateway(app: App) -> AsyncIterator[Gateway]:
         )
         api = make_app(view, token.ensure(settings.data_dir))
         admin = AdminServer(api, bind(settings.admin.host, settings.admin.port))
-        yield Gateway(control, view, admin, admin.url)
+        yield Gateway(control, view, admin, admin.url, app.mirror.revision)
 
 
 @asynccontextmanager

@@ -53,10 +53,13 @@ async def seed_models(app: App, declared: Sequence[ModelRequest]) -> None:
             logger.warning('the model "%s" was unloaded and stays so; `nebula apply` loads it again', request.model_uid)
 
 
-async def wait_ready(view: View, declared: Sequence[ModelRequest], progress: Progress, *, keep_going: bool) -> None:
-    """Wait until every declared model is ready. Raises `LaunchError` if one does not start, unless `keep_going`."""
+async def wait_ready(view: View, declared: Sequence[ModelRequest], progress: Progress, *, since: int, keep_going: bool) -> None:
+    """Wait until every declared model is ready. Raises `LaunchError` if one does not start, unless `keep_going`.
+
+    What the store says of engines counts only if it was written after the revision `since`: an earlier process may have left more.
+    """
     waiting = {request.model_uid for request in declared}
-    began, before = time.monotonic(), view.mirror.revision
+    began = time.monotonic()
     changes = view.mirror.subscribe()
     while waiting:
         seen = view.seen()
@@ -64,7 +67,7 @@ async def wait_ready(view: View, declared: Sequence[ModelRequest], progress: Pro
         for model_uid in sorted(waiting):
             model = status.model(seen, model_uid)
             progress.model(model_uid, model.state, _detail(model))
-            problem = _dead(view, model, before) or (_unplaced(model) if time.monotonic() - began > PLACE_S else "")
+            problem = _dead(view, model, since) or (_unplaced(model) if time.monotonic() - began > PLACE_S else "")
             if model.state in (READY, "stopped") or problem:
                 waiting.discard(model_uid)
             if problem:
@@ -91,11 +94,11 @@ def _detail(model: ModelView) -> str:
     return f"{model.ready} of {model.wanted} ready" if model.wanted > 1 else ""
 
 
-def _dead(view: View, model: ModelView, before: int) -> str:
-    """Why an engine of it died, if one did since the revision `before`; what an earlier process left in the store does not count."""
+def _dead(view: View, model: ModelView, since: int) -> str:
+    """Why an engine of it died, if one did after the revision `since`."""
     for replica in model.replicas:
         entry = view.mirror.entry(keys.endpoint(model.model_uid, replica.replica_id))
-        if replica.state == UNHEALTHY and entry is not None and entry.mod_revision > before:
+        if replica.state == UNHEALTHY and entry is not None and entry.mod_revision > since:
             return replica.reason
     return ""
 
