@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from nebula_core.background import background
 from nebula_core.gateway import link
 from nebula_core.gateway.report import Reporter
 from nebula_core.gateway.routing import build_router
@@ -26,7 +27,6 @@ from nebula_core.gateway.sockets import short_name
 from nebula_core.metrics import Metrics
 from nebula_core.router.router import Router
 from nebula_core.settings import Settings
-from nebula_core.background import background
 
 RECONNECT_S = 0.2
 

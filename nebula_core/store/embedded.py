@@ -19,11 +19,11 @@ from typing import TypeVar, TypeVarTuple
 
 from pydantic import Field
 
+from nebula_core.background import background
 from nebula_core.errors import StoreError, StoreUnavailable
 from nebula_core.hookspecs import hookimpl
 from nebula_core.interfaces import Batch, Entry, Listing, Store, Unchanged, Write
 from nebula_core.provider import Context, PluginSettings, Provider
-from nebula_core.background import background
 from nebula_core.store.database import Database
 from nebula_core.store.filelock import locked
 from nebula_core.store.history import History, Watch

@@ -7,9 +7,9 @@ import logging
 import random
 from contextlib import AsyncExitStack
 
+from nebula_core.background import background
 from nebula_core.errors import LeaseLost, StoreError, StoreUnavailable
 from nebula_core.interfaces import Store
-from nebula_core.background import background
 from nebula_core.store.mirror import pause_s
 
 

@@ -21,9 +21,9 @@ from weakref import WeakSet
 
 import msgspec
 
+from nebula_core.background import background
 from nebula_core.errors import Compacted, StoreError, StoreUnavailable
 from nebula_core.interfaces import Batch, Entry, Listing, Store
-from nebula_core.background import background
 from nebula_core.store.codec import V, decode
 from nebula_core.types import Value
 

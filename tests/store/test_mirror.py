@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nebula_core.background import background
 from nebula_core.interfaces import Delete, Put
 from nebula_core.store import keys
-from nebula_core.background import background
 from nebula_core.store.codec import encode
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.mirror import Changes, Mirror, following, pause_s
