@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from nebula_core.gateway.http import ANSWER_KEPT, ANSWER_READ, Headers, sort_fields
+from nebula_core.gateway.http import ANSWER_KEPT, ANSWER_READ, add_field, without_named
 
 
 class BadAnswerError(Exception):
@@ -14,10 +14,24 @@ class BadAnswerError(Exception):
 class AnswerReader:
     """Reads the answers of one connection, one after the other. The `on_` methods are called by the parser."""
 
-    __slots__ = ("_headers", "_parser", "_pieces", "_whole", "complete", "fields", "keep_alive", "lines", "on_body", "status", "surplus")
+    __slots__ = (
+        "_fields",
+        "_lines",
+        "_parser",
+        "_pieces",
+        "_whole",
+        "complete",
+        "fields",
+        "keep_alive",
+        "lines",
+        "on_body",
+        "status",
+        "surplus",
+    )
 
     def __init__(self) -> None:
-        self._headers: Headers = []
+        self._fields: dict[bytes, bytes] = {}
+        self._lines: list[bytes] = []
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # so that a piece costs no Python frame
         self._parser = HttpResponseParser(self)
@@ -63,24 +77,31 @@ class AnswerReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head, or of the trailers, which are dropped."""
-        self._headers.append((name, value))
+        key = name.lower()
+        if key in ANSWER_READ:
+            add_field(self._fields, key, value)
+        if key not in ANSWER_KEPT:
+            self._lines.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
         """Take over the head, unless it is an interim one such as 100 Continue: then the answer is still to come."""
-        headers, self._headers = self._headers, []
+        fields, self._fields = self._fields, {}
+        lines, self._lines = self._lines, []
         status = self._parser.get_status_code()
         if self.complete:
             self.surplus = True
         elif status >= 200:
-            self.fields, self.lines = sort_fields(headers, ANSWER_READ, ANSWER_KEPT)
-            if self.fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            if fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
                 raise BadAnswerError("its Transfer-Encoding is not chunked")
+            self.fields = fields
+            self.lines = without_named(lines, fields[b"connection"]) if b"connection" in fields else lines
             self.keep_alive = self._parser.should_keep_alive()
             self.status = status
 
     def on_message_complete(self) -> None:
         """The answer is whole; what follows it in the same bytes is surplus."""
-        self._headers.clear()
+        self._fields.clear()  # of trailers
+        self._lines.clear()
         if self.status and not self.complete:
             self.complete = True
             self._whole = len(self._pieces)

@@ -21,7 +21,7 @@ class Answer(msgspec.Struct, frozen=True):
         parts = [*self.lines, request.return_lines, request.connection_line(closing)]
         if self.status not in NO_BODY:
             parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(self.body))
-        head = answer_head(self.status, parts)
+        head = answer_head(self.status, *parts)
         return head if request.method == b"HEAD" else head + self.body
 
 

@@ -53,7 +53,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are transports without being its subclasses
         self.transport.set_write_buffer_limits(high=self._services.limits.write_high_bytes)
         self._services.connections.add(self)
-        self.deadline = self._services.now + self._services.settings.keep_alive_s
+        self.deadline = self._services.now + self._services.keep_alive_s
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one or more requests."""
@@ -100,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
         """A request is not complete: bound the wait for the rest."""
         services = self._services
         if self._reader.request is not None:
-            self.deadline = services.now + services.settings.idle_timeout_s
+            self.deadline = services.now + services.idle_s
             self._invite_body()
         elif begins:
             self.deadline = services.now + services.limits.head_s
@@ -188,7 +188,7 @@ class ClientConnection(asyncio.Protocol):
         if close or self._services.draining:
             self._close()
             return
-        self.deadline = self._services.now + self._services.settings.keep_alive_s
+        self.deadline = self._services.now + self._services.keep_alive_s
         if self._serving:
             return
         if self._held_back:
@@ -207,9 +207,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
         elif reader.pending_bytes:
             body = reader.request is not None
-            reader.refuse(
-                errors.too_slow("body" if body else "headers", services.settings.idle_timeout_s if body else services.limits.head_s)
-            )
+            reader.refuse(errors.too_slow("body" if body else "headers", services.idle_s if body else services.limits.head_s))
             self._serve()
         else:
             self._close()
@@ -230,7 +228,7 @@ class ClientConnection(asyncio.Protocol):
         """Close once all is written, or when the client has not read it for too long."""
         self._reader.ended = True
         self._reader.ready.clear()
-        self.deadline = self._services.now + self._services.settings.idle_timeout_s
+        self.deadline = self._services.now + self._services.idle_s
         self.transport.close()
 
     def _linger(self) -> None:

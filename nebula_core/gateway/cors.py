@@ -18,11 +18,11 @@ class Cors:
     def __init__(self, origins: Iterable[str]) -> None:
         self._allowed = frozenset(origin.encode() for origin in origins)
         self._any = b"*" in self._allowed
+        self.enabled = bool(self._allowed)
+        """Whether any answer needs a line."""
 
     def lines(self, origin: bytes | None) -> bytes:
         """Field lines for an answer to a request with this `Origin`."""
-        if not self._allowed:
-            return b""
         if self._any:
             return b"access-control-allow-origin: *\r\n" + _EXPOSED if origin is not None else b""
         if origin in self._allowed:

@@ -23,6 +23,7 @@ class Delivery:
         "_chunked",
         "_head",
         "_hold_bytes",
+        "_open_ended",
         "_tail",
         "_transport",
         "begun",
@@ -45,9 +46,9 @@ class Delivery:
         """Comments that wait for the first event."""
         self.events = 0
         length = fields.get(b"content-length")
-        unsized = length is None and self.status not in NO_BODY
-        self._chunked = unsized and not request.http10
-        self.closing = draining or not request.keep_alive or (unsized and request.http10)
+        self._open_ended = length is None and self.status not in NO_BODY
+        self._chunked = self._open_ended and not request.http10
+        self.closing = draining or not request.keep_alive or (self._open_ended and request.http10)
         """The client's connection ends with this answer."""
         self._head = self._client_head(answer, request, length)
         self._transport = transport
@@ -71,11 +72,12 @@ class Delivery:
     def let_go(self) -> None:
         """Send what is held back: it has waited long enough."""
         body, self.held = self.held, b""
+        self._tail.append(body)
         self._write(body, False)
 
     def break_off(self, message: str, code: str) -> bool:
-        """End a stream with an error event; `False` if the answer is of a kind that can only be cut."""
-        if not self.streams or not (self._chunked or self.closing):
+        """End a stream with an error event; `False` if the answer is not a stream, or of a stated length: it can only be cut."""
+        if not (self.streams and self._open_ended):
             return False
         last = self._tail[-1] if self._tail else b"\n\n"
         event = sse.error_event(message, code, mid_event=not last.endswith((b"\n\n", b"\r\n\r\n")))
@@ -112,4 +114,4 @@ class Delivery:
             framing = b"transfer-encoding: chunked\r\n"
         elif length is not None and self.status not in NO_BODY:
             framing = b"content-length: %b\r\n" % length
-        return answer_head(self.status, (*lines, request.return_lines, request.connection_line(self.closing), framing))
+        return answer_head(self.status, *lines, request.return_lines, request.connection_line(self.closing), framing)

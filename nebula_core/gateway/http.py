@@ -1,19 +1,17 @@
 """HTTP/1.1 as a gateway needs it: which fields it reads, which it keeps to itself, and how heads are written.
 
-Parsing is llhttp's (`httptools`); this module only sorts what the parser found. Names keep the sender's spelling and order.
+Parsing is llhttp's (`httptools`). Fields that pass keep the sender's spelling and order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from nebula_core.gateway.answers import Answer
-
-Headers = list[tuple[bytes, bytes]]
-"""Field names and values as they came, repeated ones too."""
 
 
 def _names(text: str) -> frozenset[bytes]:
@@ -44,25 +42,23 @@ NO_BODY = frozenset((204, 304))
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
 
-class Request:
-    """One request of a client: its head, and its body once that is complete."""
+class Request(msgspec.Struct, eq=False, gc=False):
+    """One request of a client: its head, and its body once that is complete. A struct, for that is made in a third of the time."""
 
-    __slots__ = ("body", "fields", "http10", "keep_alive", "lines", "method", "refusal", "request_id", "return_lines", "target")
-
-    def __init__(self, method: bytes, target: bytes, fields: dict[bytes, bytes], lines: list[bytes]) -> None:
-        self.method, self.target = method, target
-        self.fields = fields
-        """The fields that the gateway reads, by lower-case name."""
-        self.lines = lines
-        """The field lines that an engine shall see."""
-        self.body = b""
-        self.keep_alive = True
-        self.http10 = False
-        self.request_id = b""
-        self.return_lines = b""
-        """Field lines that go on every answer to this request."""
-        self.refusal: Answer | None = None
-        """What to answer without looking further."""
+    method: bytes = b""
+    target: bytes = b""
+    fields: dict[bytes, bytes] = {}
+    """The fields that the gateway reads, by lower-case name."""
+    lines: list[bytes] = []
+    """The field lines that an engine shall see."""
+    keep_alive: bool = True
+    http10: bool = False
+    body: bytes = b""
+    request_id: bytes = b""
+    return_lines: bytes = b""
+    """Field lines that go on every answer to this request."""
+    refusal: Answer | None = None
+    """What to answer without looking further."""
 
     @property
     def path(self) -> bytes:
@@ -76,35 +72,21 @@ class Request:
         return b"connection: keep-alive\r\n" if self.http10 else b""
 
 
-def sort_fields(headers: Headers, read: frozenset[bytes], kept: frozenset[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
-    """The fields in `read` by lower-case name, and the lines of all that are not in `kept`, to be passed on as they are."""
-    fields: dict[bytes, bytes] = {}
-    lines = []
-    for name, value in headers:
-        key = name.lower()
-        if key in read:
-            fields[key] = b"%b, %b" % (fields[key], value.strip()) if key in fields else value.strip()
-        if key not in kept:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    if b"connection" in fields:
-        lines = _without_named(lines, fields[b"connection"])
-    return fields, lines
+def add_field(fields: dict[bytes, bytes], key: bytes, value: bytes) -> None:
+    """Note a field that the gateway reads; a repeated one becomes a list, as RFC 9110 has it."""
+    value = value.strip()
+    fields[key] = b"%b, %b" % (fields[key], value) if key in fields else value
 
 
-def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
-    """Drop what the sender's `connection` field names: it is meant for this hop alone."""
+def without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
+    """Drop the lines that the sender's `connection` field names: they are meant for this hop alone."""
     named = {token.strip().lower() for token in connection.split(b",")} - {b"close", b"keep-alive", b""}
     return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
 
 
-def head_size(target: bytes, headers: Headers) -> int:
-    """About how many bytes a request's head takes on the wire."""
-    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
-
-
-def answer_head(status: int, parts: Iterable[bytes]) -> bytes:
+def answer_head(status: int, *lines: bytes) -> bytes:
     """An answer's head from its field lines, with the empty line that ends it."""
-    return (_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status) + b"".join(parts) + b"\r\n"
+    return b"".join((_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *lines, b"\r\n"))
 
 
 def chunk(body: bytes, last: bool) -> bytes:

@@ -101,7 +101,13 @@ class Exchange:
         self._client.deadline = math.inf  # connecting has a timeout of its own
         task = self._connecting = asyncio.get_running_loop().create_task(self._open(endpoint))
         self._services.tasks.add(task)
-        task.add_done_callback(self._services.tasks.discard)
+        task.add_done_callback(self._connect_ended)
+
+    def _connect_ended(self, task: asyncio.Task[None]) -> None:
+        self._services.tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            logger.error("request %s failed", self._request.request_id.decode(), exc_info=fault)
+            self.crash()
 
     async def _open(self, endpoint: Endpoint) -> None:
         try:
@@ -125,7 +131,7 @@ class Exchange:
         connection.send(self, self._engine_head(connection.endpoint, route.api_key, len(body)), body)
         if self._client.paused:
             connection.transport.pause_reading()
-        self._client.deadline = services.now + services.settings.first_byte_timeout_s
+        self._client.deadline = services.now + services.first_byte_s
 
     def _engine_head(self, endpoint: Endpoint, api_key: str, length: int) -> bytes:
         request = self._request
@@ -146,7 +152,7 @@ class Exchange:
                 return
         delivery.pass_on(body, complete)
         if delivery.committed:
-            self._client.deadline = services.now + services.settings.idle_timeout_s
+            self._client.deadline = services.now + services.idle_s
         elif delivery.held:
             self._client.deadline = min(self._client.deadline, services.now + services.limits.hold_s)
         if self._first_at is None and delivery.begun:
@@ -204,7 +210,7 @@ class Exchange:
         if failure == "refused":
             return errors.unreachable(model_uid)
         if failure == "timeout":
-            return errors.engine_silent(model_uid, self._services.settings.first_byte_timeout_s)
+            return errors.engine_silent(model_uid, self._services.first_byte_s)
         return errors.engine_lost(model_uid)
 
     def _break_off(self, delivery: Delivery, failure: Failure) -> None:
@@ -233,7 +239,7 @@ class Exchange:
             self._client.cut()  # it has not read for as long as an engine may be silent
         elif delivery is not None and delivery.held:
             delivery.let_go()
-            self._client.deadline = services.now + services.settings.idle_timeout_s
+            self._client.deadline = services.now + services.idle_s
         else:
             if self._connection is not None:
                 self._connection.close()
@@ -263,13 +269,13 @@ class Exchange:
         """The client reads slowly: let the engine wait."""
         if self._connection is not None:
             self._connection.transport.pause_reading()
-        self._client.deadline = self._services.now + self._services.settings.idle_timeout_s
+        self._client.deadline = self._services.now + self._services.idle_s
 
     def resume(self) -> None:
         """The client has caught up."""
         if self._connection is not None:
             self._connection.transport.resume_reading()
-        self._client.deadline = self._services.now + self._services.settings.idle_timeout_s
+        self._client.deadline = self._services.now + self._services.idle_s
 
     def _withdraw(self) -> None:
         if self._connecting is not None:

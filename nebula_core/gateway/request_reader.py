@@ -13,7 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from nebula_core.gateway import errors, routes
 from nebula_core.gateway.answers import Answer
 from nebula_core.gateway.errors import Refused
-from nebula_core.gateway.http import REQUEST_KEPT, REQUEST_READ, Headers, Request, head_size, sort_fields
+from nebula_core.gateway.http import REQUEST_KEPT, REQUEST_READ, Request, add_field, without_named
 
 
 class RequestReader:
@@ -23,9 +23,10 @@ class RequestReader:
         "_body",
         "_body_bytes",
         "_declined",
+        "_fields",
         "_head_bytes",
-        "_headers",
         "_identify",
+        "_lines",
         "_max_body_bytes",
         "_max_head_bytes",
         "_parser",
@@ -40,12 +41,12 @@ class RequestReader:
         self._identify, self._max_head_bytes, self._max_body_bytes = identify, max_head_bytes, max_body_bytes
         self._parser = HttpRequestParser(self)
         self._target = b""
-        self._headers: Headers = []
+        self._fields: dict[bytes, bytes] = {}
+        self._lines: list[bytes] = []
+        self._head_bytes = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._declined: Request | None = None
-        self._head_bytes = 0
-        """The most that the present head can have, as it may have begun anywhere in a read: above the limit it is added up."""
         self.ready: deque[Request] = deque()
         """Requests that are complete; one with a `refusal` is the last."""
         self.request: Request | None = None
@@ -57,20 +58,16 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read on; what is complete is then in `ready`."""
-        size = len(data)
-        self.pending_bytes += size
-        self._head_bytes += size
+        self.pending_bytes += len(data)
         self._parse(data)
-        if not self.pending_bytes:
-            self._head_bytes = size
-        elif self.pending_bytes > self._max_head_bytes and self.request is None and not self.ended:
+        if self.pending_bytes > 2 * self._max_head_bytes and self.request is None and not self.ended:  # one field without an end
             self.refuse(errors.head_too_large(self._max_head_bytes))
 
     def refuse(self, answer: Answer) -> None:
         """Read no more: the client is to be told `answer` once its earlier requests are answered."""
         request, self.request = self.request, None
         if request is None:
-            request = Request(b"", b"", {}, [])
+            request = Request()
             self._identify(request)
         request.keep_alive = False
         request.refusal = answer
@@ -111,24 +108,31 @@ class RequestReader:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field of the head, or of the trailers, which end with the request."""
-        self._headers.append((name, value))
+        """One field of the head, or of the trailers, which nobody looks at."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > self._max_head_bytes:
+            raise Refused(errors.head_too_large(self._max_head_bytes))
+        key = name.lower()
+        if key in REQUEST_READ:
+            add_field(self._fields, key, value)
+        if key not in REQUEST_KEPT:
+            self._lines.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
         """Look at the head; what cannot be served is refused before its body is read."""
         target, self._target = self._target, b""
-        headers, self._headers = self._headers, []
+        fields, self._fields = self._fields, {}
+        lines, self._lines = self._lines, []
         if self._declined is not None:
             self.request, self._declined = self._declined, None
             return
         parser = self._parser
-        fields, lines = sort_fields(headers, REQUEST_READ, REQUEST_KEPT)
-        self.request = request = Request(parser.get_method(), target, fields, lines)
-        request.keep_alive = parser.should_keep_alive()
+        self.request = request = Request(parser.get_method(), target, fields, lines, parser.should_keep_alive())
         self._identify(request)
         if not request.keep_alive or b"connection" in fields:  # else it can only be 1.1, and asking costs 0.3 us
             self._check_version(request)
-        if self._head_bytes > self._max_head_bytes and head_size(target, headers) > self._max_head_bytes:
+            request.lines = without_named(lines, fields.get(b"connection", b""))
+        if len(target) > self._max_head_bytes:
             raise Refused(errors.head_too_large(self._max_head_bytes))
         routes.check(request, self._max_body_bytes)
 
@@ -148,7 +152,9 @@ class RequestReader:
             request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._body = []
             self._body_bytes = 0
-        self._headers.clear()
+        self._head_bytes = 0
+        self._fields.clear()  # of trailers
+        self._lines.clear()
         self.pending_bytes = 0
         self.ended = not request.keep_alive
         self.ready.append(request)

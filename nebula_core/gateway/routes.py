@@ -28,12 +28,12 @@ _OWN_STARTS = (b"/v1/models", b"/health", b"/ready")
 
 def is_own(path: bytes) -> bool:
     """Whether the gateway answers this path itself, whatever the method."""
-    return path.startswith(_OWN_STARTS) and (path in (b"/health", b"/ready", b"/v1/models") or path.startswith(PREFIX))
+    return path in (b"/health", b"/ready", b"/v1/models") or path.startswith(PREFIX)
 
 
 def is_relayed(request: Request) -> bool:
     """Whether the request is for an engine."""
-    return request.method == b"POST" and not is_own(request.path)
+    return request.method == b"POST" and not (request.target.startswith(_OWN_STARTS) and is_own(request.path))
 
 
 def own_answer(services: Services, request: Request) -> Answer:
@@ -71,7 +71,7 @@ def check(request: Request, max_body_bytes: int) -> None:
     fields, target = request.fields, request.target
     if b"host" not in fields and not request.http10:
         raise Refused(bad_http("it has no Host field"))
-    if fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+    if b"transfer-encoding" in fields and fields[b"transfer-encoding"].lower() != b"chunked":
         raise Refused(bad_http("the only Transfer-Encoding here is chunked"))
     if request.method == b"CONNECT":
         raise Refused(wrong_method(b"CONNECT", b"This port", b"GET, HEAD, OPTIONS, POST"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import secrets
 import socket
 import time
@@ -21,6 +22,8 @@ from nebula_core.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from nebula_core.router.router import Router
+
+logger = logging.getLogger("nebula.gateway")
 
 BACKLOG = 4096
 SLOWEST_SWEEP_S = 0.5
@@ -47,6 +50,9 @@ class Server:
             cors=Cors(settings.cors_origins),
             pool=Pool(limits),
             clock=clock,
+            keep_alive_s=settings.keep_alive_s,
+            first_byte_s=settings.first_byte_timeout_s,
+            idle_s=settings.idle_timeout_s,
             now=clock(),
             new_request_id=_request_ids(),
         )
@@ -93,12 +99,19 @@ class Server:
     def _sweep(self) -> None:
         """Look at all deadlines: one timer for all connections costs nothing per request, and 0.4 ms for 10,000 of them."""
         services = self.services
+        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
         services.now = now = services.clock()
         for connection in tuple(services.connections):
             if connection.deadline <= now:
-                connection.expired()
+                self._expire(connection)
         services.pool.sweep(now)
-        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+
+    def _expire(self, connection: ClientConnection) -> None:
+        try:
+            connection.expired()
+        except Exception:  # a fault here must cost one connection, and not the sweep of all
+            logger.exception("a connection whose time is up could not be ended in order")
+            connection.cut()
 
 
 def _sweep_interval(settings: GatewaySettings, limits: Limits) -> float:

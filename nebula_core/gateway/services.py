@@ -57,6 +57,10 @@ class Services:
     pool: Pool
     clock: Callable[[], float]
     """Monotonic seconds, exact."""
+    keep_alive_s: float
+    first_byte_s: float
+    idle_s: float
+    """These three are copies of settings: an attribute of a pydantic model costs 50 ns, and the last one is read per piece."""
     now: float
     """The same at the last sweep: exact enough for timeouts, and free."""
     new_request_id: Callable[[], bytes]
@@ -72,7 +76,8 @@ class Services:
         fields = request.fields
         given = fields.get(b"x-request-id")
         request.request_id = given if given is not None and _SANE_ID.fullmatch(given) else self.new_request_id()
-        request.return_lines = b"x-request-id: %b\r\n%b" % (request.request_id, self.cors.lines(fields.get(b"origin")))
+        lines = b"x-request-id: %b\r\n" % request.request_id
+        request.return_lines = lines + self.cors.lines(fields.get(b"origin")) if self.cors.enabled else lines
 
     def forget(self, connection: ClientConnection) -> None:
         """A client's connection has ended."""

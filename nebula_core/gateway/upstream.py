@@ -90,7 +90,11 @@ class EngineConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
-        if exc is None and self.answer.ends_with_connection:
-            exchange.received(b"", True)
-        else:
-            exchange.lost("reset")
+        try:
+            if exc is None and self.answer.ends_with_connection:
+                exchange.received(b"", True)
+            else:
+                exchange.lost("reset")
+        except Exception:  # as above
+            logger.exception("the end of a connection to %s could not be handled", self.endpoint.url)
+            exchange.crash()
