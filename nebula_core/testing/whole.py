@@ -21,10 +21,11 @@ START_S = 90.0
 
 
 class Nebula:
-    """`nebula up` with settings of its own."""
+    """`nebula up` with settings of its own; `python_path` is a folder with plugins that are not installed."""
 
-    def __init__(self, folder: Path, tables: str = "", workers: int = 1) -> None:
+    def __init__(self, folder: Path, tables: str = "", workers: int = 1, python_path: Path | None = None) -> None:
         self.folder = folder
+        self._environment = environment() if python_path is None else {**environment(), "PYTHONPATH": str(python_path)}
         self.port, self.admin_port, self.engine_port = free_ports(3)
         self.settings = folder / "settings.toml"
         self.log = folder / "up.log"
@@ -48,7 +49,7 @@ class Nebula:
         self._said = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
             command = [*NEBULA, "up", "--settings", str(self.settings), *options]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment())
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment)
         if wait:
             eventually(self.is_up, START_S, lambda: f"nebula up is not ready:\n{self.log.read_text()}")
         return self
@@ -60,10 +61,10 @@ class Nebula:
             raise AssertionError(f"nebula up ended with {self.process.returncode}:\n{self.log.read_text()}")
         return "Try next:" in self.log.read_text()[self._said :]
 
-    def cli(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run another command of `nebula` with the same settings."""
-        command = [*NEBULA, *words, "--settings", str(self.settings)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    def cli(self, *words: str, check: bool = True, settings: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run another command of `nebula`, with the same settings if it takes any."""
+        command = [*NEBULA, *words, *(["--settings", str(self.settings)] if settings else [])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=self._environment, check=False)
         assert not check or done.returncode == 0, f"{words} ended with {done.returncode}: {done.stderr}"
         return done
 

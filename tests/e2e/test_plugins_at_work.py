@@ -1,0 +1,89 @@
+"""What a plugin's hooks do in a running Nebula, and what its faults do to others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+PLUGIN = '''
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from nebula_core import Pick, Provider, Strategy, hookimpl
+
+HERE = Path(__file__).parent
+
+
+class Fails(Strategy):
+    def select(self, request, candidates):
+        raise RuntimeError("this strategy is broken")
+
+
+@hookimpl
+def nebula_register_strategies():
+    return [Provider(name="fails", build=lambda context, settings: Fails())]
+
+
+@hookimpl
+def nebula_lifespan(role):
+    @asynccontextmanager
+    async def lifespan():
+        (HERE / f"{role}.entered").touch()
+        yield
+        (HERE / f"{role}.left").touch()
+
+    return lifespan()
+
+
+@hookimpl
+def nebula_add_routes(app):
+    @app.get("/admin/v1/lab")
+    def lab():
+        return {"answer": 42}
+
+
+@hookimpl
+def nebula_add_cli(cli):
+    @cli.command()
+    def lab():
+        """Say something."""
+        print("forty-two")
+'''
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "plugins"
+    info = folder / "nebula_lab-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "nebula_lab.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-lab\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[nebula]\nlab = nebula_lab\n")
+    return folder
+
+
+@pytest.fixture
+def nebula(make_nebula, plugin_folder):
+    return make_nebula(
+        '[router]\nstrategy = "fails"\n[[models]]\nmodel_uid = "m"\nengine = "llamacpp"\n', python_path=plugin_folder
+    ).start()
+
+
+def test_a_plugin_adds_a_lifespan_a_route_and_a_command(nebula, plugin_folder):
+    assert {path.name for path in plugin_folder.glob("*.entered")} == {"gateway.entered", "scheduler.entered", "node.entered"}
+    token = (nebula.data_dir / "admin.token").read_text().strip()
+    url = f"http://127.0.0.1:{nebula.admin_port}/admin/v1/lab"
+    assert httpx.get(url, trust_env=False).status_code == 401
+    assert httpx.get(url, headers={"authorization": f"Bearer {token}"}, trust_env=False).json() == {"answer": 42}
+    assert nebula.cli("lab", settings=False).stdout == "forty-two\n"
+    nebula.stop()
+    assert {path.name for path in plugin_folder.glob("*.left")} == {"gateway.left", "scheduler.left", "node.left"}
+
+
+def test_a_strategy_that_fails_costs_no_request_and_is_named_in_the_log(nebula):
+    assert {nebula.chat("m").status_code for _ in range(3)} == {200}
+    log = nebula.log.read_text()
+    assert "this strategy is broken" in log
+    assert "'fails'" in log
