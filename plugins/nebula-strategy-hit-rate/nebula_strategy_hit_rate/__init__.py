@@ -1,0 +1,64 @@
+"""Routes each request to the replica whose engine reports the highest prefix cache hit rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from nebula_core import Candidate, Context, Pick, PluginSettings, Provider, RouteRequest, Strategy, hookimpl
+
+
+class HitRateSettings(PluginSettings):
+    """`[strategy_hit_rate]`."""
+
+    threshold: float = Field(0.3, ge=0, le=1)
+    """The best hit rate must be at least this (0–1); below it the least loaded replica is taken."""
+
+
+class HitRate(Strategy):
+    """The highest `prefix_cache_hit_rate` wins, ties go to the lower load; if none reaches the threshold, the lowest load wins.
+
+    Equals take turns, so that an idle fleet is not served by its first replica alone.
+    """
+
+    def __init__(self, context: Context, settings: HitRateSettings) -> None:
+        self._threshold = settings.threshold
+        self._logger = context.logger
+        self._missing = context.metrics.counter(
+            "nebula_strategy_hit_rate_missing_total", "Decisions left to the fallback, because no engine reports a prefix cache hit rate."
+        ).labels()
+        self._told = False
+        self._turn = 0
+
+    def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick | None:
+        """The candidate with the highest hit rate, or the lowest load; `None` if no engine reports a hit rate."""
+        rates = [candidate.stats.prefix_cache_hit_rate for candidate in candidates]
+        known = [rate for rate in rates if rate is not None]
+        if not known:
+            self._hand_over(candidates[0].route.model_uid)
+            return None
+        best = max(known)
+        if best < self._threshold:
+            return Pick(self._least_loaded(candidates), "least_pending")
+        return Pick(self._least_loaded([c for c, rate in zip(candidates, rates, strict=True) if rate == best]), "hit_rate")
+
+    def _least_loaded(self, candidates: Sequence[Candidate]) -> Candidate:
+        self._turn += 1
+        start = self._turn % len(candidates)
+        return min([*candidates[start:], *candidates[:start]], key=lambda candidate: candidate.load)
+
+    def _hand_over(self, model_uid: str) -> None:
+        self._missing.inc()
+        if not self._told:
+            self._told = True
+            self._logger.warning(
+                "hit_rate: no replica of %s reports a prefix cache hit rate, so that [router] fallback decides; this is said once",
+                model_uid,
+            )
+
+
+@hookimpl
+def nebula_register_strategies() -> list[Provider[Strategy]]:
+    """Offer `hit_rate`."""
+    return [Provider(name="hit_rate", build=HitRate, settings_type=HitRateSettings)]
