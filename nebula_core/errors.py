@@ -16,7 +16,7 @@
         └── Compacted            the revision asked for is no longer kept; list again
 
 A message names the thing, the place and the way out. Errors of other libraries are translated once, at the border, with `from`.
-What a client of the public port sees is in `gateway/errors.py`: those are answers, not exceptions.
+What a client of the public port sees is in `gateway/data_path/errors.py`: those are answers, not exceptions.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The gateway: a control side that keeps the routing table, and workers that carry the requests."""
+"""The gateway: a control side that keeps the routing table and its workers, whose `data_path` carries the requests."""

@@ -20,9 +20,9 @@ import uvloop
 
 from nebula_core.background import background
 from nebula_core.gateway import link
+from nebula_core.gateway.data_path.server import Server
 from nebula_core.gateway.report import Reporter
 from nebula_core.gateway.routing import build_router
-from nebula_core.gateway.server import Server
 from nebula_core.gateway.sockets import short_name
 from nebula_core.metrics import Metrics
 from nebula_core.router.router import Router

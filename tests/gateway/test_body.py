@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nebula_core.gateway.body import model_name, model_span, with_model
-from nebula_core.gateway.errors import Refused
+from nebula_core.gateway.data_path.body import model_name, model_span, with_model
+from nebula_core.gateway.data_path.errors import Refused
 
 JSON = b"application/json"
 SPACE = st.sampled_from(["", "", "", " ", "\n", "\t\r\n  "])

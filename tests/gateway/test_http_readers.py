@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nebula_core.gateway.answer_reader import AnswerReader, BadAnswerError
-from nebula_core.gateway.request_reader import RequestReader
+from nebula_core.gateway.data_path.answer_reader import AnswerReader, BadAnswerError
+from nebula_core.gateway.data_path.request_reader import RequestReader
 
 POST = b"POST /v1/x?a=b HTTP/1.1\r\nhost: g\r\nX-Empty:\r\nContent-Type: application/json\r\n"
 REQUESTS = (

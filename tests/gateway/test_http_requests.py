@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from nebula_core.gateway.services import Limits
+from nebula_core.gateway.data_path.services import Limits
 from nebula_core.router.candidate import ModelRoute
 
 pytestmark = pytest.mark.asyncio

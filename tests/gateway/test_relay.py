@@ -9,7 +9,7 @@ import ssl
 
 import pytest
 
-from nebula_core.gateway.services import Limits
+from nebula_core.gateway.data_path.services import Limits
 
 pytestmark = pytest.mark.asyncio
 

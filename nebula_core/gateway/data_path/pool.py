@@ -9,10 +9,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nebula_core.gateway.upstream import EngineConnection
+from nebula_core.gateway.data_path.upstream import EngineConnection
 
 if TYPE_CHECKING:
-    from nebula_core.gateway.services import Limits
+    from nebula_core.gateway.data_path.services import Limits
 
 FORGET_S = 60.0
 """An address that nothing was sent to for this long is forgotten: its replica is probably gone."""

@@ -9,16 +9,16 @@ import socket
 import struct
 from typing import TYPE_CHECKING, cast
 
-from nebula_core.gateway import errors, routes
-from nebula_core.gateway.answers import Answer
-from nebula_core.gateway.body import model_name
-from nebula_core.gateway.errors import Refused
-from nebula_core.gateway.http import CONTINUE, Request
-from nebula_core.gateway.relay import Exchange
-from nebula_core.gateway.request_reader import RequestReader
+from nebula_core.gateway.data_path import errors, routes
+from nebula_core.gateway.data_path.answers import Answer
+from nebula_core.gateway.data_path.body import model_name
+from nebula_core.gateway.data_path.errors import Refused
+from nebula_core.gateway.data_path.http import CONTINUE, Request
+from nebula_core.gateway.data_path.relay import Exchange
+from nebula_core.gateway.data_path.request_reader import RequestReader
 
 if TYPE_CHECKING:
-    from nebula_core.gateway.services import Services
+    from nebula_core.gateway.data_path.services import Services
 
 logger = logging.getLogger("nebula.gateway")
 

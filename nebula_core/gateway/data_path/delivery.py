@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from nebula_core.gateway import sse
-from nebula_core.gateway.answer_reader import AnswerReader
-from nebula_core.gateway.cors import without_cors
-from nebula_core.gateway.http import JOIN_BYTES, NO_BODY, Request, answer_head, chunk
-from nebula_core.gateway.usage import TAIL_BYTES, TAIL_PIECES, read_usage
+from nebula_core.gateway.data_path import sse
+from nebula_core.gateway.data_path.answer_reader import AnswerReader
+from nebula_core.gateway.data_path.cors import without_cors
+from nebula_core.gateway.data_path.http import JOIN_BYTES, NO_BODY, Request, answer_head, chunk
+from nebula_core.gateway.data_path.usage import TAIL_BYTES, TAIL_PIECES, read_usage
 
 
 class Delivery:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from nebula_core.gateway.client import ClientConnection
-from nebula_core.gateway.cors import Cors
-from nebula_core.gateway.measures import Measures
-from nebula_core.gateway.pool import Pool
-from nebula_core.gateway.services import Limits, Services
+from nebula_core.gateway.data_path.client import ClientConnection
+from nebula_core.gateway.data_path.cors import Cors
+from nebula_core.gateway.data_path.measures import Measures
+from nebula_core.gateway.data_path.pool import Pool
+from nebula_core.gateway.data_path.services import Limits, Services
 from nebula_core.metrics import Metrics
 from nebula_core.settings import GatewaySettings
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from nebula_core.gateway.answers import Answer
+    from nebula_core.gateway.data_path.answers import Answer
 
 
 def _names(text: str) -> frozenset[bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from nebula_core.gateway.errors import Refused, invalid, missing_model
+from nebula_core.gateway.data_path.errors import Refused, invalid, missing_model
 
 LONGEST_NAME = 4096
 

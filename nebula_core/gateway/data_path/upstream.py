@@ -6,12 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
-from nebula_core.gateway.answer_reader import AnswerReader, BadAnswerError
-from nebula_core.gateway.http import JOIN_BYTES
+from nebula_core.gateway.data_path.answer_reader import AnswerReader, BadAnswerError
+from nebula_core.gateway.data_path.http import JOIN_BYTES
 
 if TYPE_CHECKING:
-    from nebula_core.gateway.pool import Endpoint
-    from nebula_core.gateway.relay import Exchange
+    from nebula_core.gateway.data_path.pool import Endpoint
+    from nebula_core.gateway.data_path.relay import Exchange
 
 logger = logging.getLogger("nebula.gateway")
 

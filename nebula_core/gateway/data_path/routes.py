@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nebula_core.gateway.answers import Answer, json_answer
-from nebula_core.gateway.errors import Refused, bad_http, invalid, no_such_page, too_large, unavailable, wrong_method
-from nebula_core.gateway.http import Request
-from nebula_core.gateway.models import PREFIX, list_models, one_model
+from nebula_core.gateway.data_path.answers import Answer, json_answer
+from nebula_core.gateway.data_path.errors import Refused, bad_http, invalid, no_such_page, too_large, unavailable, wrong_method
+from nebula_core.gateway.data_path.http import Request
+from nebula_core.gateway.data_path.models import PREFIX, list_models, one_model
 
 if TYPE_CHECKING:
-    from nebula_core.gateway.services import Services
+    from nebula_core.gateway.data_path.services import Services
 
 INFERENCE = frozenset(
     b"/v1/" + name

@@ -9,9 +9,9 @@ import re
 
 import msgspec
 
-from nebula_core.gateway import multipart
-from nebula_core.gateway.answers import Answer
-from nebula_core.gateway.errors import EXAMPLE, Refused, invalid, missing_model
+from nebula_core.gateway.data_path import multipart
+from nebula_core.gateway.data_path.answers import Answer
+from nebula_core.gateway.data_path.errors import EXAMPLE, Refused, invalid, missing_model
 
 
 class _Named(msgspec.Struct):

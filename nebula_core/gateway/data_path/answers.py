@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from nebula_core.gateway.http import NO_BODY, Request, answer_head
+from nebula_core.gateway.data_path.http import NO_BODY, Request, answer_head
 
 
 class Answer(msgspec.Struct, frozen=True):

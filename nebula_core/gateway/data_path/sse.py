@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from nebula_core.gateway.errors import envelope
+from nebula_core.gateway.data_path.errors import envelope
 
 _FIELD = re.compile(rb"(?:^|[\r\n])[^:\r\n]")
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nebula_core.gateway.cors import Cors
-from nebula_core.gateway.http import Request
-from nebula_core.gateway.measures import Measures
-from nebula_core.gateway.pool import Pool
+from nebula_core.gateway.data_path.cors import Cors
+from nebula_core.gateway.data_path.http import Request
+from nebula_core.gateway.data_path.measures import Measures
+from nebula_core.gateway.data_path.pool import Pool
 from nebula_core.settings import GatewaySettings
 
 if TYPE_CHECKING:
-    from nebula_core.gateway.client import ClientConnection
+    from nebula_core.gateway.data_path.client import ClientConnection
     from nebula_core.router.router import Router
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from nebula_core.gateway import errors, routes
-from nebula_core.gateway.answers import Answer
-from nebula_core.gateway.errors import Refused
-from nebula_core.gateway.http import REQUEST_KEPT, REQUEST_READ, Request, add_field, without_named
+from nebula_core.gateway.data_path import errors, routes
+from nebula_core.gateway.data_path.answers import Answer
+from nebula_core.gateway.data_path.errors import Refused
+from nebula_core.gateway.data_path.http import REQUEST_KEPT, REQUEST_READ, Request, add_field, without_named
 
 
 class RequestReader:

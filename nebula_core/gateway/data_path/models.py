@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from nebula_core.gateway.answers import Answer, json_answer
-from nebula_core.gateway.errors import unknown_model
+from nebula_core.gateway.data_path.answers import Answer, json_answer
+from nebula_core.gateway.data_path.errors import unknown_model
 
 if TYPE_CHECKING:
     from nebula_core.router.table import Model, RoutingTable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from nebula_core.gateway.http import ANSWER_KEPT, ANSWER_READ, add_field, without_named
+from nebula_core.gateway.data_path.http import ANSWER_KEPT, ANSWER_READ, add_field, without_named
 
 
 class BadAnswerError(Exception):

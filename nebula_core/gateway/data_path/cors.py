@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nebula_core.gateway.answers import Answer
-from nebula_core.gateway.http import Request
+from nebula_core.gateway.data_path.answers import Answer
+from nebula_core.gateway.data_path.http import Request
 
 _EXPOSED = b"access-control-expose-headers: x-request-id\r\n"
 _VARY = b"vary: Origin\r\n"

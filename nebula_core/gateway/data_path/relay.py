@@ -13,19 +13,19 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from nebula_core.gateway import errors
-from nebula_core.gateway.body import with_model
-from nebula_core.gateway.delivery import Delivery
-from nebula_core.gateway.measures import CLIENT_GONE, Outcome
+from nebula_core.gateway.data_path import errors
+from nebula_core.gateway.data_path.body import with_model
+from nebula_core.gateway.data_path.delivery import Delivery
+from nebula_core.gateway.data_path.measures import CLIENT_GONE, Outcome
 from nebula_core.router.candidate import Candidate, RouteRequest
 
 if TYPE_CHECKING:
-    from nebula_core.gateway.answers import Answer
-    from nebula_core.gateway.client import ClientConnection
-    from nebula_core.gateway.http import Request
-    from nebula_core.gateway.pool import Endpoint
-    from nebula_core.gateway.services import Services
-    from nebula_core.gateway.upstream import EngineConnection
+    from nebula_core.gateway.data_path.answers import Answer
+    from nebula_core.gateway.data_path.client import ClientConnection
+    from nebula_core.gateway.data_path.http import Request
+    from nebula_core.gateway.data_path.pool import Endpoint
+    from nebula_core.gateway.data_path.services import Services
+    from nebula_core.gateway.data_path.upstream import EngineConnection
     from nebula_core.router.guard import Charge, Failure
     from nebula_core.router.table import Model
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nebula_core.gateway.answers import Answer, json_answer
+from nebula_core.gateway.data_path.answers import Answer, json_answer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
