@@ -7,6 +7,8 @@ This is what a plugin author imports, and nothing else:
 
 from nebula_core.engine_args import EngineArgs
 from nebula_core.errors import InvalidModelRequest, LaunchError, NebulaError, PluginError, ScrapeError, SettingsError, StoreError
+from nebula_core.exposition import MetricSample, MetricsPage, MetricsReader, as_count, as_ratio
+from nebula_core.hit_rate import HitRate
 from nebula_core.hookspecs import hookimpl
 from nebula_core.interfaces import (
     Attach,
@@ -39,9 +41,13 @@ __all__ = [
     "Fetch",
     "Handle",
     "Health",
+    "HitRate",
     "InvalidModelRequest",
     "Launch",
     "LaunchError",
+    "MetricSample",
+    "MetricsPage",
+    "MetricsReader",
     "ModelRequest",
     "NebulaError",
     "Pick",
@@ -60,5 +66,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Strategy",
+    "as_count",
+    "as_ratio",
     "hookimpl",
 ]

@@ -1,15 +1,20 @@
-"""What stands on llama.cpp's pages: `/metrics` in Prometheus' text format, `/slots` and `/props` in JSON."""
+"""What stands on llama.cpp's pages: `/metrics` in Prometheus' text format, without labels; `/slots` and `/props` in JSON."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
 
-from nebula_core import ScrapeError
+from nebula_core import MetricsReader, ScrapeError
 
-PREFIX = b"llamacpp:"
+WAITING = "llamacpp:requests_deferred"
+RUNNING = "llamacpp:requests_processing"
+COMPUTED_TOKENS = "llamacpp:prompt_tokens_total"
+CACHED_TOKENS = "llamacpp:prompt_tokens_cached_total"
+GENERATED_TOKENS = "llamacpp:tokens_predicted_total"
+
+METRICS = MetricsReader((WAITING, RUNNING, COMPUTED_TOKENS, CACHED_TOKENS, GENERATED_TOKENS), "llama.cpp")
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -42,22 +47,6 @@ _slots = msgspec.json.Decoder(list[Slot])
 _props = msgspec.json.Decoder(Props)
 
 
-def read_metrics(page: bytes) -> dict[str, float]:
-    """Name without `llamacpp:` → value. Its metrics have no labels. Raises `ScrapeError` if there are none or one has no value."""
-    metrics = {}
-    for line in page.splitlines():
-        if not line.startswith(PREFIX):
-            continue
-        name, _, value = line.removeprefix(PREFIX).partition(b" ")
-        try:
-            metrics[name.decode()] = _number(value)
-        except ValueError as error:
-            raise ScrapeError(f"/metrics has the line {line[:80]!r}, which is not a name and a value") from error
-    if not metrics:
-        raise ScrapeError(f"/metrics is not llama.cpp's page: no line starts with {PREFIX.decode()} (it begins {page[:40]!r})")
-    return metrics
-
-
 def read_slots(page: bytes) -> Sequence[Slot]:
     """All slots. Raises `ScrapeError`."""
     try:
@@ -72,10 +61,3 @@ def read_props(page: bytes) -> Props:
         return _props.decode(page)
     except msgspec.MsgspecError as error:
         raise ScrapeError(f"/props is not llama.cpp's page: {error}") from error
-
-
-def _number(text: bytes) -> float:
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{value} is not a count")
-    return value

@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from nebula_core import EndpointStats, Fetch, ScrapeError, Scraper
-from nebula_scraper_llamacpp.hit_rate import HitRate
-from nebula_scraper_llamacpp.pages import Slot, read_metrics, read_props, read_slots
+from nebula_core import EndpointStats, Fetch, HitRate, ScrapeError, Scraper
+from nebula_scraper_llamacpp.pages import (
+    CACHED_TOKENS,
+    COMPUTED_TOKENS,
+    GENERATED_TOKENS,
+    METRICS,
+    RUNNING,
+    WAITING,
+    Slot,
+    read_props,
+    read_slots,
+)
 
 
 class LlamaCppScraper(Scraper):
@@ -23,19 +32,19 @@ class LlamaCppScraper(Scraper):
         async with asyncio.TaskGroup() as group:
             metrics_page = group.create_task(_page(fetch, "/metrics"))
             slots_page = group.create_task(_page(fetch, "/slots"))
-        metrics = read_metrics(_must(metrics_page.result()))
+        metrics = METRICS.read(_must(metrics_page.result()), "/metrics")
         slots = slots_page.result()
         usage, capacity = _kv_cache(read_slots(slots)) if isinstance(slots, bytes) else (None, await _capacity(fetch))
-        computed, cached = metrics.get("prompt_tokens_total"), metrics.get("prompt_tokens_cached_total")
+        computed, cached = metrics.sum(COMPUTED_TOKENS), metrics.sum(CACHED_TOKENS)
         return EndpointStats(
-            pending=metrics.get("requests_deferred"),
-            running=metrics.get("requests_processing"),
+            pending=metrics.sum(WAITING),
+            running=metrics.sum(RUNNING),
             kv_cache_usage=usage,
             kv_capacity_tokens=capacity,
             prefix_cache_hit_rate=self._hit_rate.observe(self._clock(), computed, cached),
             prompt_tokens_total=computed,
             cached_tokens_total=cached,
-            generated_tokens_total=metrics.get("tokens_predicted_total"),
+            generated_tokens_total=metrics.sum(GENERATED_TOKENS),
         )
 
 

@@ -20,7 +20,7 @@ class HitRate:
         self._samples: deque[_Sample] = deque()
 
     def observe(self, now: float, computed: float | None, cached: float | None) -> float | None:
-        """Take in both counters, in tokens; the rate (0–1), or `None` while there is nothing to compare or no prompt came in.
+        """Take in both counters, in one unit; the rate (0–1), or `None` while there is nothing to compare or no prompt came in.
 
         An engine that lacks one of them has no rate. A counter that went back means another engine process: what was before is forgotten.
         """
