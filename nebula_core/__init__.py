@@ -6,24 +6,43 @@ This is what a plugin author imports, and nothing else:
 """
 
 from nebula_core.engine_args import EngineArgs
-from nebula_core.errors import InvalidModelRequest, LaunchError, NebulaError, PluginError, ScrapeError, SettingsError, StoreError
+from nebula_core.errors import (
+    Compacted,
+    InvalidModelRequest,
+    LaunchError,
+    LeaseLost,
+    NebulaError,
+    PluginError,
+    ScrapeError,
+    SettingsError,
+    StoreError,
+    StoreUnavailable,
+)
 from nebula_core.exposition import MetricSample, MetricsPage, MetricsReader, as_count, as_ratio
 from nebula_core.hit_rate import HitRate
 from nebula_core.hookspecs import hookimpl
 from nebula_core.interfaces import (
     Attach,
+    Batch,
+    Delete,
     Engine,
     EngineAddress,
+    Entry,
+    Event,
     Exit,
     Fetch,
     Handle,
     Health,
     Launch,
+    Listing,
     Probe,
+    Put,
     Runtime,
     Scraper,
     Store,
     Strategy,
+    Unchanged,
+    Write,
 )
 from nebula_core.provider import Context, PluginSettings, Provider
 from nebula_core.router.candidate import Candidate, Pick, Route, RouteEvent, RouteRequest
@@ -31,12 +50,17 @@ from nebula_core.types import EndpointStats, ModelRequest, ReplicaSpec
 
 __all__ = [
     "Attach",
+    "Batch",
     "Candidate",
+    "Compacted",
     "Context",
+    "Delete",
     "EndpointStats",
     "Engine",
     "EngineAddress",
     "EngineArgs",
+    "Entry",
+    "Event",
     "Exit",
     "Fetch",
     "Handle",
@@ -45,6 +69,8 @@ __all__ = [
     "InvalidModelRequest",
     "Launch",
     "LaunchError",
+    "LeaseLost",
+    "Listing",
     "MetricSample",
     "MetricsPage",
     "MetricsReader",
@@ -55,6 +81,7 @@ __all__ = [
     "PluginSettings",
     "Probe",
     "Provider",
+    "Put",
     "ReplicaSpec",
     "Route",
     "RouteEvent",
@@ -65,7 +92,10 @@ __all__ = [
     "SettingsError",
     "Store",
     "StoreError",
+    "StoreUnavailable",
     "Strategy",
+    "Unchanged",
+    "Write",
     "as_count",
     "as_ratio",
     "hookimpl",

@@ -273,3 +273,7 @@ class Store(ABC):
     @abstractmethod
     async def revoke(self, lease: str) -> None:
         """End the lease and delete its keys; no error if it has ended."""
+
+    async def compact(self) -> None:
+        """Forget history that is older than what the store promises its watches. The leading scheduler calls this every now and then."""
+        return
