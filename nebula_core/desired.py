@@ -165,7 +165,7 @@ class Present:
     """The model requests that are there."""
 
     def __init__(self, listing: Listing) -> None:
-        self._entries = {keys.parts(entry.key)[1]: entry for entry in listing.entries}
+        self._entries = keys.by_model({entry.key: entry for entry in listing.entries})
 
     def entry(self, model_uid: str) -> Entry | None:
         """The entry of a model's request, or `None`."""

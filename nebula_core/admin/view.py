@@ -15,10 +15,8 @@ from nebula_core.errors import UnknownModel
 from nebula_core.interfaces import Engine, Store
 from nebula_core.metrics import Snapshot
 from nebula_core.plugins import Plugins
-from nebula_core.scheduler.goals import by_model
 from nebula_core.settings import Settings
 from nebula_core.store import keys
-from nebula_core.store.codec import V
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, ModelStatus, NodeStatus, PlacementPlan
 
@@ -53,15 +51,15 @@ class View:
     def seen(self) -> Seen:
         """The store's values as last read."""
         mirror = self.mirror
-        requests = by_model(mirror.values(keys.MODEL_REQUESTS, ModelRequest))
+        requests = keys.by_model(mirror.values(keys.MODEL_REQUESTS, ModelRequest))
         leader = mirror.entry(keys.SCHEDULER_LEADER)
         return Seen(
             requests=requests,
             wanted={uid: desired.wanted(request, self.engines) for uid, request in requests.items()},
-            plans=by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
-            statuses=by_model(mirror.values(keys.STATUS, ModelStatus)),
-            endpoints=_by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo)),
-            stats=_by_replica(mirror.values(keys.STATS, EndpointStats)),
+            plans=keys.by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
+            statuses=keys.by_model(mirror.values(keys.STATUS, ModelStatus)),
+            endpoints=keys.by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo)),
+            stats=keys.by_replica(mirror.values(keys.STATS, EndpointStats)),
             nodes={node.node_id: node for node in mirror.values(keys.NODES, NodeStatus).values()},
             gateways=tuple(mirror.values(keys.GATEWAYS, GatewayStatus).values()),
             scheduler=leader.value.decode(errors="replace") if leader else None,
@@ -84,7 +82,3 @@ class View:
             async with asyncio.timeout(CATCH_UP_S):
                 while self.mirror.entry(key) != written:
                     await changes.wait()
-
-
-def _by_replica(values: Mapping[str, V]) -> dict[tuple[str, str], V]:
-    return {(uid, replica_id): value for key, value in values.items() for _, uid, replica_id in [keys.parts(key)]}

@@ -17,17 +17,17 @@ PREFIXES = (keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
 def plans_for(node_id: str, mirror: Mirror) -> dict[str, NodePlan]:
     """The node's part of every plan that can be read, by model."""
     found = {}
-    for key, plan in mirror.values(keys.PLACEMENTS, PlacementPlan).items():
-        entry = mirror.entry(key)
+    for uid, plan in keys.by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)).items():
+        entry = mirror.entry(keys.placement(uid))
         if entry is not None:
             mine = {assignment.replica_id: assignment for assignment in plan.assignments if assignment.node_id == node_id}
-            found[plan.model_uid] = NodePlan(entry.mod_revision, mine)
+            found[uid] = NodePlan(entry.mod_revision, mine)
     return found
 
 
 def observe(mirror: Mirror, replicas: Mapping[Replica, ReplicaState], gone: Collection[Replica]) -> Observed:
     """What there is, without the endpoints that are about to be deleted. While the store is away nobody knows which gateways live."""
-    endpoints = {(each.model_uid, each.replica_id): each for each in mirror.values(keys.ENDPOINTS, EndpointInfo).values()}
+    endpoints = keys.by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo))
     return Observed(
         replicas=replicas,
         endpoints={replica: endpoint for replica, endpoint in endpoints.items() if replica not in gone},

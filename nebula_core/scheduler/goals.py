@@ -9,7 +9,6 @@ from nebula_core.errors import InvalidModelRequest
 from nebula_core.interfaces import Engine
 from nebula_core.scheduler.world import Goal, Observed, Refusal
 from nebula_core.store import keys
-from nebula_core.store.codec import V
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import ModelRequest, PlacementPlan, Value
 
@@ -23,7 +22,7 @@ class Goals:
 
     def now(self, observed: Observed) -> dict[str, Goal]:
         """The goal of every model that is asked for, by model_uid."""
-        requests = by_model(self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
+        requests = keys.by_model(self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
         self._known = {uid: self._of(uid, request) for uid, request in requests.items()}
         goals = {uid: goal for uid, (_, goal) in self._known.items()}
         for uid in {*goals, *observed.plans, *(uid for uid, _ in observed.endpoints)}:
@@ -54,8 +53,3 @@ class Goals:
         """The key of this model that is there but not to be read: a request that a newer Nebula wrote is not a deleted one."""
         kinds: tuple[tuple[str, type[Value]], ...] = ((keys.model_request(uid), ModelRequest), (keys.placement(uid), PlacementPlan))
         return next((key for key, type_ in kinds if self._mirror.entry(key) and self._mirror.get(key, type_) is None), "")
-
-
-def by_model(values: Mapping[str, V]) -> dict[str, V]:
-    """Values by model_uid instead of by key."""
-    return {keys.parts(key)[1]: value for key, value in values.items()}

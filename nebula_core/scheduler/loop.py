@@ -12,7 +12,7 @@ from typing import NoReturn
 from nebula_core.errors import Compacted, LeaseLost, StoreUnavailable
 from nebula_core.interfaces import Delete, Engine, Put, Store, Unchanged, Write
 from nebula_core.scheduler import election
-from nebula_core.scheduler.goals import Goals, by_model
+from nebula_core.scheduler.goals import Goals
 from nebula_core.scheduler.reconcile import reconcile
 from nebula_core.scheduler.world import Decisions, Memory, Observed
 from nebula_core.settings import Settings
@@ -134,10 +134,9 @@ class SchedulerLoop:
 
 
 def _observe(mirror: Mirror) -> Observed:
-    endpoints = mirror.values(keys.ENDPOINTS, EndpointInfo)
     return Observed(
-        plans=by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
-        statuses=by_model(mirror.values(keys.STATUS, ModelStatus)),
+        plans=keys.by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
+        statuses=keys.by_model(mirror.values(keys.STATUS, ModelStatus)),
         nodes={node.node_id: node for node in mirror.values(keys.NODES, NodeStatus).values()},
-        endpoints={(uid, replica_id): info for key, info in endpoints.items() for _, uid, replica_id in [keys.parts(key)]},
+        endpoints=keys.by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo)),
     )

@@ -15,6 +15,8 @@ from nebula_core.types import Value
 
 SCHEMA_VERSION = 1
 _FIELD = "schema_version"
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading may fail with: bytes that are no text, and lists within lists without end, are no faults in msgspec's own terms."""
 
 V = TypeVar("V", bound=Value)
 
@@ -34,7 +36,7 @@ def decode(type_: type[V], data: bytes) -> V:
     """The value in `data`. Raises `StoreError` if it is not one."""
     try:
         return msgspec.json.decode(data, type=type_)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise StoreError(f"this is not a {type_.__name__}: {error}") from error
 
 
@@ -45,6 +47,6 @@ def _newer(version: int, other: Any) -> int:
 def _object(data: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(data)
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return {}
     return value if isinstance(value, dict) else {}

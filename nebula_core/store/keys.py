@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import quote, unquote
+
+V = TypeVar("V")
 
 MODEL_REQUESTS = "/model_requests/"
 PLACEMENTS = "/placements/"
@@ -59,6 +63,33 @@ def seed(host: str) -> str:
 def parts(key: str) -> list[str]:
     """The parts of a key, decoded: `/endpoints/Qwen%2FQwen3-8B/0` → `["endpoints", "Qwen/Qwen3-8B", "0"]`."""
     return [unquote(part) for part in key.strip("/").split("/")]
+
+
+def model_of(key: str) -> str | None:
+    """The model_uid in a key of a model or of a replica; `None` for a key of another shape, as a newer Nebula may write."""
+    match parts(key):
+        case [_, uid] if key in (model_request(uid), placement(uid), status(uid)):
+            return uid
+    replica = replica_of(key)
+    return None if replica is None else replica[0]
+
+
+def replica_of(key: str) -> tuple[str, str] | None:
+    """`(model_uid, replica_id)` in the key of an endpoint or of stats; `None` for a key of another shape."""
+    match parts(key):
+        case [_, uid, replica_id] if uid and key in (endpoint(uid, replica_id), stats(uid, replica_id)):
+            return uid, replica_id
+    return None
+
+
+def by_model(values: Mapping[str, V]) -> dict[str, V]:
+    """Values by model_uid instead of by key, without those whose key is of another shape."""
+    return {uid: value for key, value in values.items() if (uid := model_of(key)) is not None}
+
+
+def by_replica(values: Mapping[str, V]) -> dict[tuple[str, str], V]:
+    """Values by `(model_uid, replica_id)` instead of by key, without those whose key is of another shape."""
+    return {replica: value for key, value in values.items() if (replica := replica_of(key)) is not None}
 
 
 def encode(name: str) -> str:

@@ -42,6 +42,13 @@ async def test_loading_a_model_again_tells_whether_anything_changed(nebula):
         assert (await nebula.http.put("/admin/v1/models/m", json=table)).json()["change"] == change
 
 
+@pytest.mark.parametrize("key", [keys.STATS, f"{keys.STATS}foo", f"{keys.STATS}m/r/x", keys.MODEL_REQUESTS])
+async def test_a_key_of_another_shape_does_not_end_the_status(nebula, key):
+    await nebula.store.transact([Put(key, b'{"model_uid": "x", "engine": "fake"}')])
+    await nebula.http.put("/admin/v1/models/m", json=TABLE)
+    assert [model["model_uid"] for model in (await nebula.http.get("/admin/v1/status")).json()["models"]] == ["m"]
+
+
 async def test_bounds_can_be_set_and_lifted(nebula):
     await nebula.http.put("/admin/v1/models/m", json=TABLE)
     await nebula.http.patch("/admin/v1/models/m", json={"max_replicas": 1})

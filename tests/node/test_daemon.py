@@ -12,6 +12,7 @@ from nebula_runtime_process import ProcessSettings, build
 from nebula_core.background import background
 from nebula_core.errors import StoreUnavailable
 from nebula_core.interfaces import Delete, Put
+from nebula_core.metrics import Metrics
 from nebula_core.node.daemon import NodeDaemon
 from nebula_core.node.note import decode
 from nebula_core.node.observe import PREFIXES
@@ -71,6 +72,7 @@ class Fleet:
         self.store = store
         self.data_dir = tmp_path / "data"
         self.runtime = None
+        self.metrics = Metrics()
         [port] = free_ports(1)
         self.settings = Settings(
             data_dir=self.data_dir,
@@ -102,6 +104,7 @@ class Fleet:
                 clock=time.monotonic,
                 http=http,
                 version="1",
+                metrics=self.metrics,
             )
             await stack.enter_async_context(background(daemon.run()))
             yield daemon
@@ -128,6 +131,18 @@ class Fleet:
             return found if fits else None
 
         return await eventually(look)
+
+    def shown(self, name):
+        """The series of a metric, by label values."""
+        return {sample.labels: sample.value for family in self.metrics.snapshot() if family.name == name for sample in family.samples}
+
+    def series(self, name, expected):
+        """To wait for."""
+
+        async def look():
+            return self.shown(name) == expected
+
+        return look
 
     async def gone(self):
         """Wait until nothing runs and the store knows of nothing."""
@@ -208,6 +223,22 @@ async def test_a_killed_engine_comes_back(fleet):
         assert (await ask(second)).status_code == 200
 
 
+async def test_restarts_and_load_are_counted_as_long_as_the_replica_is_here(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        await eventually(fleet.series("nebula_engine_running_requests", {(UID, "0"): 0}))
+        assert fleet.shown("nebula_container_restart_total") == {(UID,): 0}
+        os.kill(await fleet.pid(), signal.SIGKILL)
+        await fleet.when(READY, incarnation=2)
+        await eventually(fleet.series("nebula_container_status", {(UID, "0", "fake"): 1}))
+        assert fleet.shown("nebula_container_restart_total") == {(UID,): 1}
+        await fleet.plan()
+        await fleet.gone()
+        for name in ("nebula_container_status", "nebula_container_restart_total", "nebula_engine_running_requests"):
+            await eventually(fleet.series(name, {}))
+
+
 async def test_the_next_daemon_adopts_what_runs(fleet):
     async with fleet.node():
         await fleet.plan(assignment())
@@ -246,6 +277,14 @@ async def test_a_deleted_plan_stops_nothing(fleet):
 
 def other_model():
     return Assignment(replica_id="0", node_id="n", spec=ReplicaSpec(model_uid="other", engine="fake"), assignment_version="v1")
+
+
+@pytest.mark.parametrize("key", [keys.PLACEMENTS, f"{keys.PLACEMENTS}m/0", keys.ENDPOINTS, f"{keys.ENDPOINTS}m/0/x"])
+async def test_a_key_of_another_shape_is_left_out(fleet, key):
+    await fleet.put(key, PlacementPlan(model_uid=UID, plan_version=1))
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
 
 
 async def test_a_changed_assignment_replaces_the_engine(fleet):

@@ -157,6 +157,19 @@ async def test_a_request_that_cannot_be_read_is_not_taken_for_a_deleted_one(stor
         assert await plan_of(store) == plan
 
 
+ODD = [keys.ENDPOINTS, f"{keys.ENDPOINTS}m", f"{keys.ENDPOINTS}m/0/x", f"{keys.PLACEMENTS}m/0", keys.MODEL_REQUESTS]
+
+
+@pytest.mark.parametrize("key", ODD)
+async def test_a_key_of_another_shape_is_left_out(store, key):
+    odd = EndpointInfo(model_uid="m", replica_id="0", node_id="a", assignment_version="v", incarnation=1, engine="fake")
+    await store.transact([Put(key, codec.encode(odd)[:-1] + b',"plan_version":1}')])
+    async with scheduling(store):
+        await add_node(store)
+        await ask(store)
+        await plan_with(store, 1)
+
+
 async def test_fields_that_a_newer_nebula_wrote_into_a_plan_are_kept(store):
     async with scheduling(store):
         await add_node(store)

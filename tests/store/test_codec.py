@@ -33,12 +33,14 @@ def test_a_key_taken_out_of_a_table_stays_out():
     assert decode(ModelRequest, encode(without, over=encode(REQUEST))).engine_args == {}
 
 
-@pytest.mark.parametrize("old", [b"", b"not json", b"[1]", b'{"schema_version": "x"}', b"\xff"])
+@pytest.mark.parametrize("old", [b"", b"not json", b"[1]", b'{"schema_version": "x"}', b"\xff", b'{"color": "\xff"}', b"[" * 100_000])
 def test_what_cannot_be_read_is_written_over(old: bytes):
     assert encode(REQUEST, over=old) == encode(REQUEST)
 
 
-@pytest.mark.parametrize("data", [b"", b"not json", b"[1]", b'{"engine": "vllm"}', b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"not json", b"[1]", b'{"engine": "vllm"}', b"\xff", b'{"model_uid": "\xff"}', b'{"x":' + b"[" * 100_000]
+)
 def test_what_is_no_such_value_is_refused_by_name(data: bytes):
     with pytest.raises(StoreError, match="not a ModelRequest"):
         decode(ModelRequest, data)
