@@ -18,11 +18,11 @@ from pathlib import Path
 from nebula_core.errors import NebulaError, StoreError
 from nebula_core.gateway import feed
 from nebula_core.gateway.hub import WorkerHub
-from nebula_core.gateway.ledger import Replica
+from nebula_core.gateway.routing import build_router
 from nebula_core.gateway.sockets import bind_public
 from nebula_core.gateway.supervisor import Supervisor
 from nebula_core.interfaces import Put, Store
-from nebula_core.metrics import Snapshot
+from nebula_core.metrics import Metrics, Snapshot
 from nebula_core.router.candidate import ModelRoute
 from nebula_core.settings import Settings
 from nebula_core.store import codec, keys
@@ -37,6 +37,8 @@ _MEMBERSHIP = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS)
 TAKE_OVER_S = 3.0
 """How long workers that an earlier process left behind have to give the port back."""
 HEARTBEAT_S = 3.0
+WATCH_S = 0.5
+MOST_EARLY_DEATHS = 2
 PROMPT_S = 0.1
 """Shortest time between two reports of what a drain waits for."""
 
@@ -58,6 +60,7 @@ class GatewayControl:
         """`host:port` of the public port, once entered."""
 
     async def __aenter__(self) -> GatewayControl:
+        build_router(self._settings, Metrics())  # a strategy that cannot be built ends the start here, and not every worker of ours
         left_behind = self._path.exists()
         await self._hub.__aenter__()
         try:
@@ -91,7 +94,9 @@ class GatewayControl:
     async def wait_serving(self) -> None:
         """Wait until all workers have the table."""
         while self._hub.connected < len(self._sockets):
-            await self._hub_changed(HEARTBEAT_S)
+            if self._supervisor is not None and self._supervisor.deaths > MOST_EARLY_DEATHS:
+                raise NebulaError("gateway workers end before they can serve; their last words are above")
+            await self._hub_changed(WATCH_S)
 
     def snapshot(self) -> Snapshot:
         """The workers' metrics, as one."""
@@ -113,29 +118,31 @@ class GatewayControl:
     async def _feed(self) -> None:
         changes = self._mirror.subscribe()
         await self._mirror.wait_synced()
-        self._rebuild(keys.parts(key)[1] for key in self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
-        self._hub.publish_stats({_replica(key): stats for key, stats in self._mirror.values(keys.STATS, EndpointStats).items()})
+        self._rebuild(keys.by_model(self._mirror.values(keys.MODEL_REQUESTS, ModelRequest)))
+        self._hub.publish_stats(keys.by_replica(self._mirror.values(keys.STATS, EndpointStats)))
         while True:
             changed = await changes.wait()
-            if membership := {keys.parts(key)[1] for key in changed if key.startswith(_MEMBERSHIP)}:
+            if membership := {uid for key in changed if key.startswith(_MEMBERSHIP) and (uid := keys.model_of(key))}:
                 self._rebuild(membership)
             self._pass_stats([key for key in changed if key.startswith(keys.STATS)])
 
     def _rebuild(self, model_uids: Iterable[str]) -> None:
+        endpoints: dict[str, list[EndpointInfo]] = {}
+        for endpoint in self._mirror.values(keys.ENDPOINTS, EndpointInfo).values():
+            endpoints.setdefault(endpoint.model_uid, []).append(endpoint)
         for model_uid in model_uids:
             request = self._mirror.get(keys.model_request(model_uid), ModelRequest)
             if request is None:
                 self._models.pop(model_uid, None)
                 continue
             plan = self._mirror.get(keys.placement(model_uid), PlacementPlan)
-            endpoints = self._mirror.values(f"{keys.ENDPOINTS}{keys.encode(model_uid)}/", EndpointInfo)
-            self._models[model_uid] = feed.model_route(request, plan, endpoints.values())
+            self._models[model_uid] = feed.model_route(request, plan, endpoints.get(model_uid, ()))
         self._hub.publish_table(self._models, self._mirror.applied(keys.PLACEMENTS))
 
     def _pass_stats(self, changed: list[str]) -> None:
-        found = {key: self._mirror.get(key, EndpointStats) for key in changed}
-        samples = {_replica(key): stats for key, stats in found.items() if stats is not None}
-        self._hub.publish_stats(samples, gone=[_replica(key) for key, stats in found.items() if stats is None])
+        found = keys.by_replica({key: self._mirror.get(key, EndpointStats) for key in changed})
+        samples = {replica: stats for replica, stats in found.items() if stats is not None}
+        self._hub.publish_stats(samples, gone=found.keys() - samples.keys())
 
     # --- what the fleet hears -------------------------------------------------------------------------------------------------
 
@@ -185,9 +192,5 @@ def _must_write(new: tuple[str, GatewayStatus], written: tuple[str, GatewayStatu
     if written is None or new[0] != written[0]:
         return True
     now, before = new[1], written[1]
-    return (now.applied_revision, now.draining) != (before.applied_revision, before.draining) or (overdue and now != before)
-
-
-def _replica(stats_key: str) -> Replica:
-    _, model_uid, replica_id = keys.parts(stats_key)
-    return model_uid, replica_id
+    drains = (now.applied_revision, now.draining.keys()) != (before.applied_revision, before.draining.keys())
+    return drains or (overdue and now != before)

@@ -35,6 +35,15 @@ def changes(old: Mapping[str, ModelRoute], new: Mapping[str, ModelRoute], revisi
     return Table(revision=revision, whole=False, models=changed, removed=tuple(uid for uid in old if uid not in new))
 
 
+def new_replicas(old: Mapping[str, ModelRoute], changed: Iterable[ModelRoute]) -> list[tuple[str, str]]:
+    """The replicas (model_uid, replica_id) that `changed` models have and `old` ones had not, or only as another incarnation."""
+    found = []
+    for model in changed:
+        before = {(route.replica_id, route.incarnation) for route in old[model.model_uid].routes} if model.model_uid in old else set()
+        found += [(model.model_uid, route.replica_id) for route in model.routes if (route.replica_id, route.incarnation) not in before]
+    return found
+
+
 def _route(endpoint: EndpointInfo) -> Route:
     return Route(
         model_uid=endpoint.model_uid,

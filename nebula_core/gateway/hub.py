@@ -23,14 +23,22 @@ MOST_UNSENT = 64 * 1024 * 1024
 """Bytes that a worker may leave unread before it is cut off; it connects again and gets the whole table."""
 
 
+Process = tuple[str, int, int]
+"""A worker's process: generation, slot, pid."""
+
+
 class WorkerLink:
     """One connected worker."""
 
     def __init__(self, hello: link.Hello, writer: asyncio.StreamWriter) -> None:
         self.hello = hello
-        self.applied: int | None = None
-        self.snapshot: Snapshot = ()
+        self.applied = False
         self._writer = writer
+
+    @property
+    def process(self) -> Process:
+        """Which process this is."""
+        return self.hello.generation, self.hello.slot, self.hello.pid
 
     def send(self, message: link.Down) -> None:
         """Queue a message; a worker that does not read is cut off instead of filling our memory."""
@@ -62,7 +70,11 @@ class WorkerHub:
         self._retiring = False
         self._workers: set[WorkerLink] = set()
         self._ledger = Ledger()
+        self._applied: dict[int, int] = {}
+        """Slot → revision that its worker routes by, also while that is not connected."""
+        self._snapshots: dict[Process, Snapshot] = {}
         self._past: Snapshot = ()
+        """The sum of what workers counted that were replaced."""
         self._telling: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
@@ -87,9 +99,12 @@ class WorkerHub:
     def publish_table(self, models: Mapping[str, ModelRoute], revision: int) -> None:
         """Hand the table as of `revision` to all workers; only what changed is sent."""
         table = feed.changes(self._models, models, revision)
+        known = self._known_stats(feed.new_replicas(self._models, table.models))
         self._models, self._revision, self._fed = dict(models), revision, True
         for worker in self._own():
             worker.send(table)
+            if known:
+                worker.send(link.Stats(known))
 
     def publish_stats(self, samples: Mapping[Replica, EndpointStats], gone: Iterable[Replica] = ()) -> None:
         """Hand new samples of engines' signals to all workers."""
@@ -111,13 +126,13 @@ class WorkerHub:
 
     @property
     def applied_revision(self) -> int:
-        """The revision that every worker routes by; one that has no table yet routes nothing."""
-        return min((worker.applied for worker in self._own() if worker.applied is not None), default=self._revision)
+        """The revision that every worker routes by; one that never had a table routes nothing."""
+        return min(self._applied.values(), default=self._revision)
 
     @property
     def connected(self) -> int:
         """Workers of this control process that are connected and have the table."""
-        return sum(worker.applied is not None for worker in self._own())
+        return sum(worker.applied for worker in self._own())
 
     def in_flight(self) -> Counter[Replica]:
         """Requests in flight per replica, over all workers."""
@@ -125,7 +140,7 @@ class WorkerHub:
 
     def snapshot(self) -> Snapshot:
         """All workers' metrics as one; what workers counted that are gone stays in."""
-        return merge([self._past, *(worker.snapshot for worker in self._workers)])
+        return merge([self._past, *self._snapshots.values()])
 
     def routable(self) -> set[Replica]:
         """The replicas that are in the table."""
@@ -154,6 +169,7 @@ class WorkerHub:
     def _greet(self, hello: link.Hello, writer: asyncio.StreamWriter) -> WorkerLink:
         worker = WorkerLink(hello, writer)
         self._workers.add(worker)
+        self._fold_predecessor(worker.process)
         left_behind = hello.generation != self._generation
         if left_behind:
             self._logger.info("asking gateway worker %d, left behind by an earlier process, to finish and go", hello.pid)
@@ -163,33 +179,43 @@ class WorkerHub:
         worker.send(link.Welcome(self._settings))
         if self._fed:
             worker.send(link.Table(revision=self._revision, whole=True, models=tuple(self._models.values())))
-            worker.send(link.Stats(tuple((uid, replica, stats) for (uid, replica), stats in self._stats.items())))
+            worker.send(link.Stats(self._known_stats(self._stats)))
         return worker
 
     def _take(self, worker: WorkerLink, message: link.Up) -> None:
         match message:
             case link.Applied(revision):
-                worker.applied = revision
+                worker.applied = True
+                self._applied[worker.hello.slot] = revision
                 self.changed.set()
             case link.Charges(in_flight):
                 self._ledger.report(worker, in_flight)
-                self._charges_changed()
+                self._charges_changed(alone=len(self._workers) == 1)
             case link.Failures(replicas):
                 for other in self._own():
                     if other is not worker:
                         other.send(link.Suspects(replicas))
             case link.MetricsReport(families):
-                worker.snapshot = families
+                self._snapshots[worker.process] = families
 
     def _part_from(self, worker: WorkerLink) -> None:
         self._workers.discard(worker)
         self._ledger.forget(worker)
-        self._past = merge([self._past, lasting(worker.snapshot)])
-        self._charges_changed()
+        if worker.process in self._snapshots:
+            self._snapshots[worker.process] = lasting(self._snapshots[worker.process])
+        self._charges_changed(alone=False)  # the last one left must hear of it too
 
-    def _charges_changed(self) -> None:
+    def _fold_predecessor(self, process: Process) -> None:
+        """A worker has taken another's place: what that one counted is all it will ever have counted."""
+        for known in [known for known in self._snapshots if known[:2] == process[:2] and known != process]:
+            self._past = merge([self._past, lasting(self._snapshots.pop(known))])
+
+    def _known_stats(self, replicas: Iterable[Replica]) -> tuple[tuple[str, str, EndpointStats], ...]:
+        return tuple((*replica, self._stats[replica]) for replica in replicas if replica in self._stats)
+
+    def _charges_changed(self, *, alone: bool) -> None:
         self.changed.set()
-        if self._telling is None and len(self._workers) > 1:
+        if self._telling is None and not alone:
             self._telling = asyncio.get_running_loop().call_later(TELL_CHARGES_S, self._tell_charges)
 
     def _tell_charges(self) -> None:

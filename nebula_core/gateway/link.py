@@ -3,8 +3,8 @@
     worker → control: Hello, Applied, Charges, Failures, MetricsReport
     control → worker: Welcome, Table, Stats, ChargesElsewhere, Suspects, Retire
 
-Frames are a 4-byte big-endian length and a MessagePack body. Charges are totals, not differences, so that a lost or repeated
-frame does no lasting harm. Replicas are named by `(model_uid, replica_id)`.
+Frames are a 4-byte big-endian length and a MessagePack body. Charges are counts, not differences; a new
+connection begins with all of them. Replicas are named by `(model_uid, replica_id)`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Applied(msgspec.Struct, frozen=True, tag=True):
 
 
 class Charges(msgspec.Struct, frozen=True, tag=True):
-    """The worker's requests in flight: all replicas that have any, or had any in the frame before."""
+    """The worker's requests in flight on the replicas whose count changed."""
 
     in_flight: tuple[tuple[str, str, int], ...]
     """(model_uid, replica_id, count)."""

@@ -33,14 +33,15 @@ class Reporter:
         turn = 0
         while not writer.is_closing():
             if writer.transport.get_write_buffer_size() < MOST_UNSENT:
-                self._tell_charges(writer)
+                self.tell_charges(writer)
                 self._tell_failures(writer)
                 if turn % METRICS_EVERY == 0:
                     self._tell_metrics(writer)
             turn += 1
             await asyncio.sleep(CHARGES_S)
 
-    def _tell_charges(self, writer: asyncio.StreamWriter) -> None:
+    def tell_charges(self, writer: asyncio.StreamWriter) -> None:
+        """Send the counts of all replicas whose count changed since the last time."""
         touched, self._router.touched = self._router.touched, set()
         if touched:
             self._charged = {candidate for candidate in self._charged | touched if candidate.charged}

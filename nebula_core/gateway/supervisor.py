@@ -25,6 +25,8 @@ class Supervisor:
         self._sockets, self._hub_path, self._generation, self._logger = sockets, hub_path, generation, logger
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = False
+        self.deaths = 0
+        """Workers that ended without being asked to."""
 
     async def run(self) -> None:
         """Start all workers and keep them running, for ever."""
@@ -53,6 +55,7 @@ class Supervisor:
             code = await process.wait()
             if self._stopping:
                 return
+            self.deaths += 1
             pause = FIRST_PAUSE_S if loop.time() - started > STEADY_S else min(pause * 2, LONGEST_PAUSE_S)
             self._logger.error("gateway worker %d (pid %d) ended with %s; starting it again in %.1f s", slot, process.pid, code, pause)
             await asyncio.sleep(pause)
@@ -60,7 +63,7 @@ class Supervisor:
     async def _start(self, slot: int, listener: socket.socket) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "nebula_core.gateway.worker"),
+            *("-P", "-m", "nebula_core.gateway.worker"),  # -P: a random.py in the current folder is none of ours
             *("--hub", os.fspath(self._hub_path), "--listen-fd", str(listener.fileno())),
             *("--slot", str(slot), "--generation", self._generation),
             stdin=asyncio.subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from nebula_core.background import background
@@ -29,6 +30,8 @@ from nebula_core.router.router import Router
 from nebula_core.settings import Settings
 
 RECONNECT_S = 0.2
+
+logger = logging.getLogger("nebula.gateway.worker")
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,11 @@ class Worker:
                     await self._talk(reader, writer)
                 finally:
                     writer.close()
-            except (OSError, asyncio.IncompleteReadError):
+            except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError) as error:
                 if self._data_path is None:
                     raise
+                if isinstance(error, msgspec.MsgspecError):
+                    logger.error("the control process says what this worker does not understand, going on without it: %s", error)
             await asyncio.sleep(RECONNECT_S)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,10 +120,12 @@ class Worker:
             case link.Table():
                 router.note_gone(router.table.update(message.models, message.removed, whole=message.whole))
                 await self._listen(data_path.server)
+                data_path.reporter.tell_charges(writer)  # before it says that a replica gets nothing new, all it got must be told
                 link.write(writer, link.Applied(message.revision))
             case link.Stats():
                 for model_uid, replica_id, stats in message.samples:
-                    if (candidate := router.table.replica(model_uid, replica_id)) is not None:
+                    candidate = router.table.replica(model_uid, replica_id)
+                    if candidate is not None and stats.incarnation == candidate.route.incarnation:
                         candidate.set_stats(stats)
             case link.ChargesElsewhere():
                 for model_uid, replica_id, count in message.in_flight:

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from nebula_core.router.candidate import Candidate, ModelRoute, Route
 
+Identity = tuple[str, str, str, int]
+"""What makes a candidate the same one: model_uid, replica_id, assignment_version, incarnation."""
+
 
 class Model:
     """One model of the live table. `candidates` is replaced when its membership changes, and never changed in place."""
@@ -20,11 +23,14 @@ class Model:
         self.note = ""
         self.candidates: list[Candidate] = []
 
-    def update(self, route: ModelRoute) -> list[Candidate]:
-        """Take over a new version; candidates of replicas that stay keep their load. Returns those that are gone."""
+    def update(self, route: ModelRoute, departed: dict[Identity, Candidate]) -> list[Candidate]:
+        """Take over a new version. Candidates of replicas that stay, or come back from `departed`, keep their load.
+
+        Returns those that are gone.
+        """
         self.aliases, self.created, self.strategy, self.note = route.aliases, route.created, route.strategy, route.note
         before = {_identity(candidate.route): candidate for candidate in self.candidates}
-        self.candidates = [_carry_over(before.pop(_identity(new), None), new) for new in route.routes]
+        self.candidates = [_carry_over(before.pop(_identity(new), None) or departed.pop(_identity(new), None), new) for new in route.routes]
         return list(before.values())
 
 
@@ -36,6 +42,8 @@ class RoutingTable:
         self.applied = False
         self._names: dict[str, Model] = {}
         self._replicas: dict[tuple[str, str], Candidate] = {}
+        self._departed: dict[Identity, Candidate] = {}
+        """Candidates that left with requests on them: a replica that comes back must not look idle."""
 
     def find(self, name: str) -> Model | None:
         """The model that a client means by `name`: its `model_uid` or an alias."""
@@ -49,8 +57,13 @@ class RoutingTable:
             model = self.models.pop(model_uid, None)
             gone += model.candidates if model else []
         for route in models:
-            gone += self.models.setdefault(route.model_uid, Model(route.model_uid)).update(route)
+            gone += self.models.setdefault(route.model_uid, Model(route.model_uid)).update(route, self._departed)
+        self._departed.update({_identity(candidate.route): candidate for candidate in gone})
+        self._departed = {identity: candidate for identity, candidate in self._departed.items() if candidate.charged}
         self._index()
+        if whole:
+            for candidate in self._replicas.values():
+                candidate.set_charged_elsewhere(0)  # a new connection tells anew what the others have
         self.applied = True
         return gone
 
@@ -63,8 +76,8 @@ class RoutingTable:
         self._replicas = {(uid, c.route.replica_id): c for uid, model in self.models.items() for c in model.candidates}
 
 
-def _identity(route: Route) -> tuple[str, str, int]:
-    return route.replica_id, route.assignment_version, route.incarnation
+def _identity(route: Route) -> Identity:
+    return route.model_uid, route.replica_id, route.assignment_version, route.incarnation
 
 
 def _carry_over(known: Candidate | None, route: Route) -> Candidate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import ssl
 
@@ -328,6 +329,41 @@ async def test_an_engine_that_fails_before_its_first_body_byte_is_a_502(gateway,
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "engine_failed")
     assert (await client.ask(b"{")).status == 400  # the client's connection lives on
     assert len(upstream.seen) == 1
+    await running.at_rest()
+
+
+@pytest.mark.parametrize("parts", [(), (b"HTTP/1.1 200",), (SSE,), (SSE, chunk(b": ping\n\n"))])
+async def test_an_engine_lost_before_its_first_body_byte_costs_the_client_nothing(gateway, engine, parts):
+    losing, serving = await engine(sends(*parts, then="reset")), await engine()
+    running = await gateway(losing.url, serving.url)
+    assert (await running.ask()).status == 200
+    assert (len(losing.seen), len(serving.seen)) == (1, 1)
+    await running.at_rest()
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_request_that_two_engines_were_lost_with_reaches_no_third(gateway, engine, warm):
+    async def dies_of_poison(upstream, reader, writer, seen):
+        if b"poison" in seen.body:
+            upstream.server.close()
+            writer.transport.abort()
+        else:
+            writer.write(OK)
+
+    engines = [await engine(dies_of_poison) for _ in range(4)]
+    running = await gateway(*(upstream.url for upstream in engines))
+    if warm:
+        candidates = running.table.models["m"].candidates
+        for alone in candidates:  # each in its turn is the only one that is not under suspicion
+            for candidate in candidates:
+                candidate.down_until = 0.0 if candidate is alone else math.inf
+            assert (await running.ask()).status == 200
+        for candidate in candidates:
+            candidate.trust()
+    answer = await running.ask(b'{"model":"m","prompt":"poison"}')
+    assert answer.status == 502
+    assert sum(any(b"poison" in seen.body for seen in upstream.seen) for upstream in engines) == 2
+    assert (await running.ask()).status == 200
     await running.at_rest()
 
 

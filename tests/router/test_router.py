@@ -173,6 +173,25 @@ def test_a_restarted_engine_begins_without_load_and_the_old_one_is_gone():
     assert old.candidate in router.touched
 
 
+def test_a_replica_that_leaves_and_comes_back_still_has_its_requests():
+    router, *_ = make(replicas=1)
+    model = router.table.models["m"]
+    charge = router.pick(model, REQUEST)
+    router.table.update([ModelRoute(model_uid="m")])
+    router.table.update([ModelRoute(model_uid="m", routes=(route("0"),))])
+    assert loads(router) == [1]
+    charge.finish()
+    assert loads(router) == [0]
+
+
+def test_a_whole_table_forgets_what_others_had_in_flight():
+    router, *_ = make(replicas=1)
+    [candidate] = router.table.models["m"].candidates
+    candidate.set_charged_elsewhere(3)
+    router.table.update([ModelRoute(model_uid="m", routes=(route("0"),))], whole=True)
+    assert candidate.load == 0
+
+
 def test_membership_changes_keep_the_load_of_replicas_that_stay():
     router, *_ = make(replicas=2)
     model = router.table.models["m"]

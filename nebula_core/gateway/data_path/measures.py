@@ -9,6 +9,8 @@ import msgspec
 from nebula_core.metrics import Metrics, Value
 
 SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+TOKEN_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+"""One token's time is some milliseconds, and its objectives lie between 10 and 200 ms."""
 CLIENT_GONE = 499
 """Stands for a status where the client left before it was sent one."""
 
@@ -19,22 +21,35 @@ class Outcome(msgspec.Struct):
     model_uid: str
     status: int
     duration_s: float
+    route_s: float | None
+    """Time from being routed to a replica to the end of its answer; `None` if it did not answer, or not to the end."""
     first_token_s: float | None
     """Time to the first event of a stream, or to the first body byte; `None` if none came."""
     prompt_tokens: int | None
     completion_tokens: int | None
     estimated: bool
     """`completion_tokens` is a count of events, for want of a `usage`."""
+    streamed: bool
+    """The answer came as events."""
+
+    @property
+    def token_s(self) -> float | None:
+        """Time per token after the first; only a stream shows when its tokens came."""
+        if not self.streamed or self.first_token_s is None or self.completion_tokens is None or self.completion_tokens < 2:
+            return None
+        return (self.duration_s - self.first_token_s) / (self.completion_tokens - 1)
 
 
 class _Series:
     """One model's instruments."""
 
-    __slots__ = ("completion", "completion_estimated", "duration", "first_token", "prompt")
+    __slots__ = ("completion", "completion_estimated", "duration", "first_token", "prompt", "route", "token")
 
     def __init__(self, measures: Measures, model_uid: str) -> None:
         self.duration = measures.duration.labels(model_uid)
+        self.route = measures.route.labels(model_uid)
         self.first_token = measures.first_token.labels(model_uid)
+        self.token = measures.token.labels(model_uid)
         self.prompt = measures.prompt.labels(model_uid)
         self.completion = measures.completion.labels(model_uid, "false")
         self.completion_estimated = measures.completion.labels(model_uid, "true")
@@ -49,8 +64,17 @@ class Measures:
         self.duration = metrics.histogram(
             "nebula_request_duration_seconds", "Time from a request's last byte to its answer's.", SECONDS, ("model_uid",)
         )
+        self.route = metrics.histogram(
+            "nebula_route_latency_seconds", "Time from a request's being routed to a replica to its answer's end.", SECONDS, ("model_uid",)
+        )
         self.first_token = metrics.histogram(
-            "nebula_time_to_first_token_seconds", "Time from a request's last byte to its answer's first.", SECONDS, ("model_uid",)
+            "nebula_time_to_first_token_seconds",
+            "Time from a request's last byte to its answer's first event, or first body byte.",
+            SECONDS,
+            ("model_uid",),
+        )
+        self.token = metrics.histogram(
+            "nebula_time_per_output_token_seconds", "Time per token after the first, of streamed answers.", TOKEN_SECONDS, ("model_uid",)
         )
         self.prompt = metrics.counter("nebula_prompt_tokens_total", "Prompt tokens, as engines report them.", ("model_uid",))
         self.completion = metrics.counter(
@@ -73,8 +97,13 @@ class Measures:
         if series is None:
             series = self._models[outcome.model_uid] = _Series(self, outcome.model_uid)
         series.duration.observe(outcome.duration_s)
+        if outcome.route_s is not None:
+            series.route.observe(outcome.route_s)
         if outcome.first_token_s is not None:
             series.first_token.observe(outcome.first_token_s)
+        token_s = outcome.token_s
+        if token_s is not None:
+            series.token.observe(token_s)
         if outcome.prompt_tokens is not None:
             series.prompt.inc(outcome.prompt_tokens)
         if outcome.completion_tokens is not None:

@@ -23,7 +23,7 @@ class Endpoint:
 
     __slots__ = ("_host", "_port", "_tls", "host_line", "idle", "limit", "open", "prefix", "url", "used_at")
 
-    def __init__(self, url: str, limit: int, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, url: str, limit: int, tls: Callable[[], ssl.SSLContext], now: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not the base URL of an engine, such as http://10.0.0.5:8000")
@@ -36,7 +36,7 @@ class Endpoint:
         self.idle: list[EngineConnection] = []
         self.limit = limit
         self.open = 0
-        self.used_at = 0.0
+        self.used_at = now
 
     def take(self) -> EngineConnection | None:
         """An idle connection, if there is one."""
@@ -69,17 +69,19 @@ class Pool:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._endpoints: dict[str, Endpoint] = {}
+        self._now = 0.0
         self._tls = cache(ssl.create_default_context)  # made when first needed, for reading the system's authorities takes 20 ms
 
     def endpoint(self, url: str) -> Endpoint:
         """The endpoint at this base URL. Raises `ValueError` if it is none."""
         endpoint = self._endpoints.get(url)
         if endpoint is None:
-            endpoint = self._endpoints[url] = Endpoint(url, self._limits.idle_engine_connections, self._tls)
+            endpoint = self._endpoints[url] = Endpoint(url, self._limits.idle_engine_connections, self._tls, self._now)
         return endpoint
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long, before the engine does."""
+        self._now = now
         for url, endpoint in list(self._endpoints.items()):
             old = now - self._limits.idle_engine_s
             while endpoint.idle and endpoint.idle[0].idle_since < old:

@@ -31,10 +31,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nebula.gateway")
 
+MOST_LOST = 2
+"""Engines that a request may take with it before it is given up."""
 
-def may_try_another(failure: Failure) -> bool:
-    """Whether a request that failed so before its commit may go to another replica: only if no engine has seen it."""
-    return failure == "refused"
+
+def may_try_another(failure: Failure, lost: int) -> bool:
+    """Whether a request that failed so before its commit may go to another replica.
+
+    One that an engine refused has been seen by nobody. One that was `lost` with an engine's connection may be what ended that engine:
+    it gets one more chance, and never a third engine. One that an engine was too slow for would only make another one slow.
+    """
+    return failure == "refused" or (failure == "reset" and lost < MOST_LOST)
 
 
 class Exchange:
@@ -48,8 +55,11 @@ class Exchange:
         "_delivery",
         "_ended",
         "_first_at",
+        "_lost",
         "_model",
         "_name",
+        "_picked_at",
+        "_repeated",
         "_request",
         "_routed",
         "_services",
@@ -63,11 +73,15 @@ class Exchange:
         """What the client calls the model."""
         self._routed = RouteRequest(request.request_id.decode(), model.model_uid, request.path.decode(), request.body)
         self._tried: tuple[Candidate, ...] = ()
+        self._lost = 0
+        """Engines whose connection ended while they had this request."""
+        self._repeated = False
+        """It is sent once more to the same engine, which may have read it the first time."""
         self._charge: Charge | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._connection: EngineConnection | None = None
         self._delivery: Delivery | None = None
-        self._started = services.clock()
+        self._started = self._picked_at = services.clock()
         self._first_at: float | None = None
         self._ended = False
         services.measures.in_flight.inc()
@@ -80,6 +94,8 @@ class Exchange:
             self._answer(errors.no_replica(self._model.model_uid, self._model.note))
 
     def _attempt(self) -> bool:
+        if self._tried:
+            self._picked_at = self._services.clock()
         charge = self._services.router.pick(self._model, self._routed, self._tried)
         if charge is None:
             return False
@@ -115,7 +131,7 @@ class Exchange:
         except (OSError, ValueError) as error:
             logger.warning("%s does not accept a connection: %s", endpoint.url, error or type(error).__name__)
             self._connecting = None
-            self._failed("refused")
+            self._failed("reset" if self._repeated else "refused")
         else:
             self._connecting = None
             self._send(connection)
@@ -166,7 +182,8 @@ class Exchange:
         if self._delivery is not None and self._delivery.committed:
             self._break_off(self._delivery, failure)
         elif connection is not None and failure == "reset" and connection.reused and not connection.answered:
-            self._connect(connection.endpoint)  # it closed an idle connection while we used it, and has read nothing
+            self._repeated = True  # most likely it closed an idle connection just when we used it; if it is dead, we shall see
+            self._connect(connection.endpoint)
         else:
             self._failed(failure)
 
@@ -191,7 +208,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release(self._services.now)
-        self._end(delivery.status)
+        self._end(delivery.status, whole=True)
         self._client.finished(close=delivery.closing)
 
     # --- when it fails
@@ -202,7 +219,11 @@ class Exchange:
         if self._charge is not None:
             self._charge.fail(failure)
             self._tried = (*self._tried, self._charge.candidate)
-        if not (may_try_another(failure) and self._attempt()):
+        self._repeated = False
+        self._lost += failure == "reset"
+        if self._lost == MOST_LOST:
+            logger.error("request %s is suspect: %d engines were lost with it", self._routed.request_id, self._lost)
+        if not (may_try_another(failure, self._lost) and self._attempt()):
             self._answer(self._refusal(failure))
 
     def _refusal(self, failure: Failure) -> Answer:
@@ -285,12 +306,21 @@ class Exchange:
         if self._charge is not None:
             self._charge.fail("aborted")
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: int, *, whole: bool = False) -> None:
         self._ended = True
-        services = self._services
+        services, delivery, now = self._services, self._delivery, self._services.clock()
         services.measures.in_flight.dec()
-        delivery = self._delivery
         prompt, completion, estimated = delivery.tokens() if delivery is not None and status == 200 else (None, None, False)
-        duration = services.clock() - self._started
-        first = None if self._first_at is None else self._first_at - self._started
-        services.measures.record(Outcome(self._model.model_uid, status, duration, first, prompt, completion, estimated))
+        services.measures.record(
+            Outcome(
+                model_uid=self._model.model_uid,
+                status=status,
+                duration_s=now - self._started,
+                route_s=now - self._picked_at if whole else None,
+                first_token_s=None if self._first_at is None else self._first_at - self._started,
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                estimated=estimated,
+                streamed=delivery is not None and delivery.streams,
+            )
+        )

@@ -1,0 +1,195 @@
+"""What the control side tells its workers, and what it makes of what they tell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+import pytest
+
+from nebula_core.gateway import link
+from nebula_core.gateway.hub import WorkerHub
+from nebula_core.gateway.report import Reporter
+from nebula_core.gateway.sockets import short_name
+from nebula_core.metrics import Metrics
+from nebula_core.router.candidate import Candidate, Lost, ModelRoute, Route
+from nebula_core.types import EndpointStats
+
+pytestmark = pytest.mark.asyncio
+
+ROUTE = Route(model_uid="m", replica_id="0", assignment_version="a", incarnation=1, url="http://127.0.0.1:1")
+TABLE = {"m": ModelRoute(model_uid="m", routes=(ROUTE,))}
+STATS = EndpointStats(running=3, pending=0, incarnation=1)
+
+
+class FakeWorker:
+    """A worker's end of the link, without a data path."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def next(self) -> link.Down:
+        async with asyncio.timeout(5):
+            return await link.read_down(self.reader)
+
+    async def next_of(self, type_):
+        while not isinstance(message := await self.next(), type_):
+            continue
+        return message
+
+    def tell(self, message: link.Up) -> None:
+        link.write(self.writer, message)
+
+
+@pytest.fixture
+async def stack():
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def hub(stack, tmp_path):
+    return await stack.enter_async_context(WorkerHub(tmp_path / "gateway.sock", "now", b"{}", 3.0, logging.getLogger("test")))
+
+
+@pytest.fixture
+def connect(stack, hub, tmp_path):
+    async def connect(slot: int = 0, pid: int = 1, generation: str = "now") -> FakeWorker:
+        with short_name(tmp_path / "gateway.sock") as name:
+            reader, writer = await asyncio.open_unix_connection(name)
+        stack.callback(writer.close)
+        worker = FakeWorker(reader, writer)
+        worker.tell(link.Hello(pid=pid, slot=slot, generation=generation))
+        return worker
+
+    return connect
+
+
+def requests(hub) -> float:
+    return sum(sample.value for family in hub.snapshot() if family.name == "requests" for sample in family.samples)
+
+
+def counted(value: float) -> link.MetricsReport:
+    metrics = Metrics()
+    metrics.counter("requests", "Requests.").labels().inc(value)
+    metrics.gauge("in_flight", "In flight.").labels().set(value)
+    return link.MetricsReport(metrics.snapshot())
+
+
+async def test_a_worker_gets_the_settings_and_the_whole_table_with_its_stats(hub, connect):
+    hub.publish_stats({("m", "0"): STATS})
+    hub.publish_table(TABLE, 7)
+    worker = await connect()
+    assert await worker.next() == link.Welcome(b"{}")
+    assert await worker.next() == link.Table(revision=7, whole=True, models=tuple(TABLE.values()))
+    assert await worker.next() == link.Stats((("m", "0", STATS),))
+
+
+async def test_stats_that_were_known_before_the_replica_was_routed_to_come_with_it(hub, connect):
+    hub.publish_table({}, 1)
+    worker = await connect()
+    await worker.next_of(link.Stats)
+    hub.publish_stats({("m", "0"): STATS})
+    await worker.next_of(link.Stats)
+    hub.publish_table(TABLE, 2)
+    assert (await worker.next_of(link.Table)).models == tuple(TABLE.values())
+    assert await worker.next() == link.Stats((("m", "0", STATS),))
+
+
+async def test_a_worker_left_behind_is_asked_to_go(hub, connect):
+    worker = await connect(generation="before")
+    assert await worker.next() == link.Retire(3.0)
+
+
+async def test_a_worker_that_comes_while_the_gateway_stops_is_asked_to_go(hub, connect):
+    hub.retire()
+    worker = await connect()
+    assert await worker.next() == link.Retire(3.0)
+
+
+async def test_the_applied_revision_is_the_oldest_that_any_worker_routes_by(hub, connect, until):
+    hub.publish_table(TABLE, 7)
+    first, second = await connect(slot=0), await connect(slot=1, pid=2)
+    first.tell(link.Applied(7))
+    second.tell(link.Applied(5))
+    await until(lambda: hub.connected == 2)
+    assert hub.applied_revision == 5
+    second.writer.close()
+    await until(lambda: hub.connected == 1)
+    assert hub.applied_revision == 5, "it may route on, although it is not connected"
+
+
+async def test_each_worker_hears_of_the_others_charges_and_of_lost_replicas(hub, connect, until):
+    hub.publish_table(TABLE, 7)
+    first, second = await connect(slot=0), await connect(slot=1, pid=2)
+    await second.next_of(link.Stats)
+    first.tell(link.Charges((("m", "0", 4),)))
+    assert await second.next_of(link.ChargesElsewhere) == link.ChargesElsewhere((("m", "0", 4),))
+    first.tell(link.Failures((Lost("m", "0", 1),)))
+    assert await second.next_of(link.Suspects) == link.Suspects((Lost("m", "0", 1),))
+    first.writer.close()
+    assert await second.next_of(link.ChargesElsewhere) == link.ChargesElsewhere((("m", "0", 0),))
+    await until(lambda: not +hub.in_flight())
+
+
+async def test_counts_survive_a_worker_once_and_gauges_do_not(hub, connect, until):
+    worker = await connect(pid=1)
+    worker.tell(counted(100))
+    await until(lambda: requests(hub) == 100)
+    worker.writer.close()
+    again = await connect(pid=1)  # the same process, after it lost the link
+    again.tell(counted(101))
+    await until(lambda: requests(hub) == 101)
+    again.writer.close()
+    replaced = await connect(pid=2)
+    replaced.tell(counted(5))
+    await until(lambda: requests(hub) == 106)
+    assert [sample.value for family in hub.snapshot() if family.name == "in_flight" for sample in family.samples] == [5]
+
+
+async def test_what_is_no_message_ends_that_connection_alone(hub, connect):
+    hub.publish_table(TABLE, 7)
+    good, bad = await connect(slot=0), await connect(slot=1, pid=2)
+    bad.writer.write(b"\x00\x00\x00\x03abc")
+    async with asyncio.timeout(5):
+        await bad.reader.read()  # until its end
+    await good.next_of(link.Stats)
+    hub.publish_stats({("m", "0"): STATS})
+    assert await good.next() == link.Stats((("m", "0", STATS),))
+
+
+class FakeRouter:
+    """As much of a router as a reporter looks at."""
+
+    def __init__(self) -> None:
+        self.touched: set[Candidate] = set()
+        self.failures: list[Lost] = []
+
+
+async def test_a_reporter_tells_counts_of_what_changed_and_zero_once(hub, connect, until):
+    router, candidate, worker = FakeRouter(), Candidate(ROUTE), await connect()
+    reporter = Reporter(router, Metrics())
+    candidate.charge()
+    router.touched.add(candidate)
+    reporter.tell_charges(worker.writer)
+    await until(lambda: hub.in_flight() == {("m", "0"): 1})
+    candidate.discharge()
+    router.touched.add(candidate)
+    reporter.tell_charges(worker.writer)
+    await until(lambda: not hub.in_flight())
+
+
+async def test_two_incarnations_of_a_replica_are_counted_together(hub, connect, until):
+    router, worker = FakeRouter(), await connect()
+    old, new = Candidate(ROUTE), Candidate(Route(model_uid="m", replica_id="0", assignment_version="a", incarnation=2, url=""))
+    reporter = Reporter(router, Metrics())
+    for candidate in (old, new):
+        candidate.charge()
+        router.touched.add(candidate)
+    reporter.tell_charges(worker.writer)
+    await until(lambda: hub.in_flight() == {("m", "0"): 2})
+    new.discharge()
+    router.touched.add(new)
+    reporter.tell_charges(worker.writer)
+    await until(lambda: hub.in_flight() == {("m", "0"): 1})
