@@ -1,0 +1,19 @@
+"""The store `etcd`: the control plane's state on an etcd v3 cluster, for a fleet of several machines."""
+
+from __future__ import annotations
+
+from nebula_core import Context, Provider, Store, hookimpl
+from nebula_store_etcd.settings import EtcdSettings
+
+
+def build(context: Context, settings: EtcdSettings) -> Store:
+    """The store, not yet opened."""
+    from nebula_store_etcd.store import EtcdStore  # gRPC takes 0.1 s to import, and every command of `nebula` loads this plugin
+
+    return EtcdStore(settings, context.logger, context.clock)
+
+
+@hookimpl
+def nebula_register_stores() -> list[Provider[Store]]:
+    """Offer the store `etcd`."""
+    return [Provider(name="etcd", build=build, settings_type=EtcdSettings)]

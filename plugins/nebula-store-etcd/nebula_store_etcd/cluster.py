@@ -1,0 +1,177 @@
+"""The members of a cluster as one: calls go to the one that answered last, and to the next where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any, TypeVar
+
+from nebula_core import StoreUnavailable
+from nebula_store_etcd.faults import Denied, LoginNeeded, Mismatch, NoUsers, Refused, Silent
+from nebula_store_etcd.history import Place, Trail
+from nebula_store_etcd.member import Member, Stream
+from nebula_store_etcd.messages import RANGE, TXN, WATCH, Method, RangeRequest, TxnRequest
+from nebula_store_etcd.settings import EtcdSettings
+from nebula_store_etcd.tls import channel_credentials
+
+T = TypeVar("T")
+
+
+class Cluster:
+    """A connection to etcd. `clock` gives monotonic seconds.
+
+    Entering raises `StoreUnavailable` if no member answers, and `StoreError` if etcd refuses what the settings say; it may be tried
+    again. Once it has been entered, refusals too are `StoreUnavailable`: a fleet that serves goes on serving while somebody mends them.
+    """
+
+    def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float]) -> None:
+        self.trail = Trail(settings.history_s)
+        self.place = Place(0, 0, 0)
+        """Where in its history etcd was at its last answer."""
+        self._settings = settings
+        self._logger = logger
+        self._clock = clock
+        self._members: deque[Member] = deque()
+        self._token: str | None = None
+        self._logging_in = asyncio.Lock()
+        self._is_open = False
+
+    async def __aenter__(self) -> Cluster:
+        credentials = channel_credentials(self._settings)
+        async with AsyncExitStack() as stack:
+            members = [Member(address, credentials, self._settings.timeout_s) for address in self._settings.addresses]
+            for member in members:
+                stack.push_async_callback(member.close)
+            self._members = deque(random.sample(members, len(members)))  # so that a fleet does not use one member alone
+            await self.barrier()
+            await self._check_login()
+            self._is_open = True
+            stack.callback(self._mark_closed)
+            self._closing = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._closing.aclose()
+
+    @property
+    def size(self) -> int:
+        """How many members are known."""
+        return len(self._settings.endpoints)
+
+    def check_open(self) -> None:
+        """Raise `StoreUnavailable` if this has not been entered, or left."""
+        if not self._is_open:
+            raise StoreUnavailable("the connection to etcd is closed")
+
+    async def call(self, method: Method, request: Any) -> Any:
+        """Ask one member after the other until one answers: for what may be done twice."""
+        failures: list[Silent] = []
+        for member in tuple(self._members):
+            try:
+                return await self._ask(member, method, request)
+            except Silent as error:
+                failures.append(error)
+                self._set_aside(member, error)
+        raise self._nobody(failures)
+
+    async def call_once(self, method: Method, request: Any) -> Any:
+        """Ask one member that is connected, once: where it does not answer, nobody knows whether the write was done."""
+        if not self._members[0].is_connected:
+            await self.barrier()
+        member = self._members[0]
+        try:
+            return await self._ask(member, method, request)
+        except Silent as error:
+            self._set_aside(member, error)
+            raise
+
+    async def barrier(self) -> Place:
+        """Where etcd stands now, all members taken together. An empty transaction tells it, which needs no rights."""
+        answer = await self.call(TXN, TxnRequest())
+        return Place.of(answer.header)
+
+    async def open_watch(self, request: Any) -> tuple[Stream, Any]:
+        """Start a watch on the member in use; return its stream and first answer. Raises `Silent`; the next call asks another member."""
+        member = self._members[0]
+        try:
+            return await self._authorized(member, lambda token: _open_watch(member, request, token))
+        except Silent as error:
+            self._set_aside(member, error)
+            raise
+
+    async def _check_login(self) -> None:
+        """Find out now whether etcd wants a user that the settings do not name: the empty transaction is open to all."""
+        with suppress(Denied):
+            await self.call(RANGE, RangeRequest(key=b"/", count_only=True))
+
+    async def _ask(self, member: Member, method: Method, request: Any) -> Any:
+        answer = await self._authorized(member, lambda token: member.ask(method, request, token))
+        self._note(Place.of(answer.header))
+        return answer
+
+    async def _authorized(self, member: Member, act: Callable[[str], Awaitable[T]]) -> T:
+        """Do it with the token, and once more with a new one if the old one has ended: nothing has been done then."""
+        token = self._token
+        try:
+            if token is None and self._settings.user:
+                token = await self._log_in(member, None)
+            try:
+                return await act(token or "")
+            except LoginNeeded:
+                return await act(await self._log_in(member, token))
+        except Refused as error:
+            if self._is_open:
+                raise StoreUnavailable(str(error)) from error
+            raise
+
+    async def _log_in(self, member: Member, ended: str | None) -> str:
+        """A token other than the one that has ended; one login serves all who wait for it."""
+        if not self._settings.user:
+            raise Refused("etcd asks for a login: set [store_etcd] user, and password in .secrets.toml")
+        async with self._logging_in:
+            if self._token is None or self._token == ended:
+                self._token = await self._new_token(member)
+            return self._token
+
+    async def _new_token(self, member: Member) -> str:
+        try:
+            return await member.log_in(self._settings.user, self._settings.password.get_secret_value())
+        except NoUsers as error:  # it will ask for the token once somebody runs `etcdctl auth enable`
+            self._logger.warning("%s; [store_etcd] user is of no use now", error)
+            return ""
+
+    def _set_aside(self, member: Member, error: Silent) -> None:
+        """Use another member from now on, unless that has happened already."""
+        if self._members[0] is member:
+            self._members.rotate(-1)
+            if self._is_open and self._members[0] is not member:
+                self._logger.warning("%s; going on with %s", error, self._members[0].address)
+
+    def _note(self, place: Place) -> None:
+        if self._is_open and place.cluster_id != self.place.cluster_id:
+            self._logger.warning("this is another etcd cluster than before: it was restored, or [store_etcd] endpoints names several")
+        self.place = place
+        self.trail.note(self._clock(), place)
+
+    def _nobody(self, failures: list[Silent]) -> Refused | StoreUnavailable:
+        reasons = "; ".join(str(failure) for failure in failures)
+        if not self._is_open and all(isinstance(failure, Mismatch) for failure in failures):
+            return Refused(reasons)
+        hint = "" if self._settings.tls else ", and that they are not to begin with https://"
+        return StoreUnavailable(f"no member of etcd answers; check that it runs, [store_etcd] endpoints{hint} ({reasons})")
+
+    def _mark_closed(self) -> None:
+        self._is_open = False
+
+
+async def _open_watch(member: Member, request: Any, token: str) -> tuple[Stream, Any]:
+    stream, first = await member.open(WATCH, request, token)
+    if first.canceled and not first.compact_revision:
+        stream.close()
+        # etcd 3.5.1 says "permission denied" of a token that has ended, too
+        raise LoginNeeded(f"etcd at {member.address} refuses the watch: {first.cancel_reason}; see the rights of [store_etcd] user")
+    return stream, first

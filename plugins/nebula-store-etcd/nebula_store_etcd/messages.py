@@ -1,0 +1,86 @@
+"""etcd's messages and calls, made at import from `etcd.proto` beside this file.
+
+The classes live in a descriptor pool of their own: in the default pool two etcd clients cannot be loaded into one process. No code
+is generated, so nothing here is tied to a version of protobuf.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+
+_MESSAGE = re.compile(r"^message (\w+) \{[^\n]*\n(.*?)^\}$", re.DOTALL | re.MULTILINE)
+_FIELD = re.compile(r"^  (optional|repeated) (\w+) (\w+) = (\d+);", re.MULTILINE)
+_PACKAGE = "nebula.etcd"
+
+
+def _file() -> FileDescriptorProto:
+    text = resources.files(__package__).joinpath("etcd.proto").read_text(encoding="utf-8")
+    file = FileDescriptorProto(name=f"{_PACKAGE}.proto", package=_PACKAGE, syntax="proto2")
+    for name, body in _MESSAGE.findall(text):
+        file.message_type.add(name=name, field=_fields(body))
+    return file
+
+
+def _fields(body: str) -> Iterator[FieldDescriptorProto]:
+    for label, kind, name, number in _FIELD.findall(body):
+        field = FieldDescriptorProto(name=name, number=int(number), label=FieldDescriptorProto.Label.Value(f"LABEL_{label.upper()}"))
+        if kind[0].isupper():
+            field.type, field.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+        else:
+            field.type = FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
+        yield field
+
+
+_pool = DescriptorPool()
+_pool.Add(_file())
+
+
+def _class(name: str) -> Any:
+    return GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+
+
+KeyValue = _class("KeyValue")
+RangeRequest = _class("RangeRequest")
+PutRequest = _class("PutRequest")
+DeleteRangeRequest = _class("DeleteRangeRequest")
+RequestOp = _class("RequestOp")
+Compare = _class("Compare")
+TxnRequest = _class("TxnRequest")
+CompactionRequest = _class("CompactionRequest")
+WatchCreateRequest = _class("WatchCreateRequest")
+WatchRequest = _class("WatchRequest")
+LeaseGrantRequest = _class("LeaseGrantRequest")
+LeaseRevokeRequest = _class("LeaseRevokeRequest")
+LeaseKeepAliveRequest = _class("LeaseKeepAliveRequest")
+AuthenticateRequest = _class("AuthenticateRequest")
+
+CREATE, MOD = 1, 2
+"""What a `Compare` looks at."""
+DELETED = 1
+"""The type of an `Event`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A call of etcd's API: its path, and the class of its answers."""
+
+    path: str
+    response: Any
+
+
+RANGE = Method("/etcdserverpb.KV/Range", _class("RangeResponse"))
+TXN = Method("/etcdserverpb.KV/Txn", _class("TxnResponse"))
+COMPACT = Method("/etcdserverpb.KV/Compact", _class("CompactionResponse"))
+WATCH = Method("/etcdserverpb.Watch/Watch", _class("WatchResponse"))
+LEASE_GRANT = Method("/etcdserverpb.Lease/LeaseGrant", _class("LeaseGrantResponse"))
+LEASE_REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", _class("LeaseRevokeResponse"))
+LEASE_KEEP_ALIVE = Method("/etcdserverpb.Lease/LeaseKeepAlive", _class("LeaseKeepAliveResponse"))
+AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", _class("AuthenticateResponse"))

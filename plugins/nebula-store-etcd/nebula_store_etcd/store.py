@@ -1,0 +1,144 @@
+"""The store on etcd."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from nebula_core import Batch, Compacted, Delete, Entry, LeaseLost, Listing, Store, Unchanged, Write
+from nebula_store_etcd import messages
+from nebula_store_etcd.cluster import Cluster
+from nebula_store_etcd.keyspace import Keyspace
+from nebula_store_etcd.settings import EtcdSettings
+from nebula_store_etcd.watch import Watch, entry
+
+
+class EtcdStore(Store):
+    """The keys under `[store_etcd] prefix` of an etcd cluster. `clock` gives monotonic seconds.
+
+    Opening raises `StoreUnavailable` if etcd does not answer, after which it may be tried again, and `StoreError` if it refuses the
+    settings. What may be done twice is tried on each member, `[store_etcd] timeout_s` long; a transaction is sent once.
+    """
+
+    def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._logger = logger
+        self._clock = clock
+        self._keyspace = Keyspace(settings.prefix)
+        self._cluster = Cluster(settings, logger, clock)
+        self._compacted = 0
+
+    async def __aenter__(self) -> EtcdStore:
+        await self._cluster.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._cluster.__aexit__()
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry, or `None`."""
+        answer = await self._call(messages.RANGE, messages.RangeRequest(key=self._keyspace.encode(key)))
+        return entry(key, answer.kvs[0]) if answer.kvs else None
+
+    async def list(self, prefix: str) -> Listing:
+        """All entries whose key begins with `prefix`, and the revision this is true at."""
+        start, end = self._keyspace.range(prefix)
+        answer = await self._call(messages.RANGE, messages.RangeRequest(key=start, range_end=end))
+        entries = [entry(self._keyspace.decode(kv.key), kv) for kv in answer.kvs]
+        return Listing(tuple(sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)), answer.header.revision)
+
+    async def transact(self, writes: Sequence[Write], conditions: Sequence[Unchanged] = ()) -> int | None:
+        """Apply all writes or none.
+
+        After `StoreUnavailable` they may have been applied, or may be yet: a member that stood still carries out what it had received,
+        be it seconds later and over what was written meanwhile. Where that matters, write under a condition.
+        """
+        self._cluster.check_open()
+        _check_keys(writes)
+        request = messages.TxnRequest(
+            compare=[self._compare(condition) for condition in conditions],
+            success=[self._operation(write) for write in writes],
+        )
+        answer = await self._cluster.call_once(messages.TXN, request)
+        return int(answer.header.revision) if answer.succeeded else None
+
+    @asynccontextmanager
+    async def watch(self, prefix: str, after: int) -> AsyncIterator[AsyncIterator[Batch]]:
+        """Follow `prefix`, also across lost connections. The iterator raises `Compacted` also after etcd was restored from a backup."""
+        self._cluster.check_open()
+        watch = Watch(self._cluster, self._keyspace, prefix, after, self._settings.timeout_s, self._logger)
+        try:
+            yield watch
+        finally:
+            watch.close()
+
+    async def grant(self, ttl_s: float) -> str:
+        """A new lease, of whole seconds: `ttl_s` or a little more. Its name is the one that `etcdctl lease list` shows."""
+        answer = await self._call(messages.LEASE_GRANT, messages.LeaseGrantRequest(TTL=math.ceil(ttl_s)))
+        return f"{answer.ID:x}"
+
+    async def keep_alive(self, lease: str) -> None:
+        """Start the lease's time anew. Raises `LeaseLost` if it has ended."""
+        answer = await self._call(messages.LEASE_KEEP_ALIVE, messages.LeaseKeepAliveRequest(ID=_lease_id(lease)))
+        if answer.TTL <= 0:
+            raise LeaseLost(f"the lease {lease} has ended; what was written under it is deleted")
+
+    async def revoke(self, lease: str) -> None:
+        """End the lease and delete its keys; no error if it has ended."""
+        try:
+            await self._call(messages.LEASE_REVOKE, messages.LeaseRevokeRequest(ID=_lease_id(lease)))
+        except LeaseLost:
+            return
+
+    async def compact(self) -> None:
+        """Have etcd forget what is older than `[store_etcd] history_s`, as far as this process knows how long ago that was.
+
+        Cheap to call often; one process is enough. Whoever watches for less long a time than that loses nothing.
+        """
+        revision = self._cluster.trail.before(self._clock())
+        if revision is None or revision <= self._compacted:
+            return
+        self._cluster.check_open()
+        if (await self._cluster.barrier()).revision < revision:  # etcd was restored from a backup
+            self._cluster.trail.forget()
+            self._compacted = 0
+            return
+        with suppress(Compacted):  # somebody else has done it
+            await self._call(messages.COMPACT, messages.CompactionRequest(revision=revision))
+        self._compacted = revision
+
+    async def _call(self, method: messages.Method, request: Any) -> Any:
+        self._cluster.check_open()
+        return await self._cluster.call(method, request)
+
+    def _compare(self, condition: Unchanged) -> Any:
+        key = self._keyspace.encode(condition.key)
+        if condition.mod_revision == 0:
+            return messages.Compare(target=messages.CREATE, key=key, create_revision=0)
+        return messages.Compare(target=messages.MOD, key=key, mod_revision=condition.mod_revision)
+
+    def _operation(self, write: Write) -> Any:
+        key = self._keyspace.encode(write.key)
+        if isinstance(write, Delete):
+            return messages.RequestOp(request_delete_range=messages.DeleteRangeRequest(key=key))
+        lease = 0 if write.lease is None else _lease_id(write.lease)
+        return messages.RequestOp(request_put=messages.PutRequest(key=key, value=write.value, lease=lease))
+
+
+def _lease_id(lease: str) -> int:
+    try:
+        return int(lease, 16)
+    except ValueError:
+        raise LeaseLost(f'"{lease}" is no lease of etcd') from None
+
+
+def _check_keys(writes: Sequence[Write]) -> None:
+    keys = [write.key for write in writes]
+    if not all(keys):
+        raise ValueError("a key may not be empty")
+    if len(set(keys)) < len(keys):
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"written twice in one transaction: {', '.join(twice)}")
