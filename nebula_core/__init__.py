@@ -30,6 +30,7 @@ from nebula_core.interfaces import (
     Entry,
     Event,
     Exit,
+    Exporter,
     Fetch,
     Handle,
     Health,
@@ -44,6 +45,7 @@ from nebula_core.interfaces import (
     Unchanged,
     Write,
 )
+from nebula_core.metrics import Family, Sample, Snapshot
 from nebula_core.provider import Context, PluginSettings, Provider
 from nebula_core.router.candidate import Candidate, Pick, Route, RouteEvent, RouteRequest
 from nebula_core.types import EndpointStats, ModelRequest, ReplicaSpec
@@ -62,6 +64,8 @@ __all__ = [
     "Entry",
     "Event",
     "Exit",
+    "Exporter",
+    "Family",
     "Fetch",
     "Handle",
     "Health",
@@ -87,9 +91,11 @@ __all__ = [
     "RouteEvent",
     "RouteRequest",
     "Runtime",
+    "Sample",
     "ScrapeError",
     "Scraper",
     "SettingsError",
+    "Snapshot",
     "Store",
     "StoreError",
     "StoreUnavailable",

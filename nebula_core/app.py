@@ -11,7 +11,7 @@ import httpx
 
 from nebula_core import plugins as plugin_loader
 from nebula_core.background import background
-from nebula_core.interfaces import Engine, Probe, Runtime, Scraper, Store
+from nebula_core.interfaces import Engine, Exporter, Probe, Runtime, Scraper, Store
 from nebula_core.metrics import Metrics
 from nebula_core.plugins import Build, Plugins
 from nebula_core.settings import Settings
@@ -45,6 +45,10 @@ class App:
     def scraper(self, name: str) -> Scraper:
         """A new scraper, which remembers its last sample: one per replica."""
         return self.build("scraper", name, "an engine")  # type: ignore[no-any-return]
+
+    def exporters(self) -> dict[str, Exporter]:
+        """Every metrics exporter that is installed, by name."""
+        return {name: self.build("exporter", name, "the admin port") for name in self.plugins.names("exporter")}
 
 
 def load_plugins(settings: Settings) -> Plugins:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import typer
     from fastapi import FastAPI
 
-    from nebula_core.interfaces import Engine, Probe, Runtime, Scraper, Store, Strategy
+    from nebula_core.interfaces import Engine, Exporter, Probe, Runtime, Scraper, Store, Strategy
     from nebula_core.provider import Provider
     from nebula_core.roles import Role
 
@@ -46,6 +46,11 @@ def nebula_register_probes() -> list[Provider[Probe]]:  # type: ignore[empty-bod
 @hookspec
 def nebula_register_scrapers() -> list[Provider[Scraper]]:  # type: ignore[empty-body]
     """Return scrapers of engine metrics; an engine names the one that suits it. Built in nodes."""
+
+
+@hookspec
+def nebula_register_exporters() -> list[Provider[Exporter]]:  # type: ignore[empty-body]
+    """Return metrics exporters; the admin port serves the page of each. Built in every control process."""
 
 
 @hookspec

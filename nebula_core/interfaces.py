@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nebula_core.metrics import Snapshot
 from nebula_core.types import EndpointStats, ModelRequest, ReplicaSpec
 
 if TYPE_CHECKING:
@@ -168,6 +169,23 @@ class Scraper(ABC):
     @abstractmethod
     async def scrape(self, fetch: Fetch) -> EndpointStats:
         """Fetch what it needs and read it; what a page does not carry is `None`. Raises `ScrapeError`."""
+
+
+# --- metrics ------------------------------------------------------------------------------------------------------------------
+
+
+class Exporter(ABC):
+    """Turns the metrics of a control process and its workers into a page that others read."""
+
+    path: str = "/metrics"
+    """Where the admin port serves the page, to anybody: metrics hold no secrets."""
+
+    @abstractmethod
+    def page(self, snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
+        """`(content type, body)` of all series in `snapshot`; `accept` is the reader's `Accept` header, "" if it sent none.
+
+        Called in a thread, never twice at once.
+        """
 
 
 # --- store --------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ Counters, gauges and histogram buckets are all additive, so that a merge is a su
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Literal, TypeVar
@@ -17,6 +18,8 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 Kind = Literal["counter", "gauge", "histogram"]
+
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -121,7 +124,10 @@ class Instrument(Generic[Child]):
 
 
 class Metrics:
-    """The instruments of one process. Asking for a name again returns the same instrument."""
+    """The instruments of one process. Asking for a name again returns the same instrument.
+
+    Names of metrics and labels are letters, digits and underscores, so that every format takes them; else `ValueError`.
+    """
 
     def __init__(self) -> None:
         self._instruments: dict[str, Instrument[Value] | Instrument[Distribution]] = {}
@@ -144,6 +150,8 @@ class Metrics:
         return tuple(instrument.family() for instrument in self._instruments.values())
 
     def _get(self, new: Instrument[Child]) -> Instrument[Child]:
+        if wrong := [name for name in (new.name, *new.label_names) if not _NAME.fullmatch(name)]:
+            raise ValueError(f"metric {new.name}: {wrong[0]!r} is not a name; use letters, digits and underscores")
         known = self._instruments.setdefault(new.name, new)
         if (known.kind, known.label_names, known.bounds) != (new.kind, new.label_names, new.bounds):
             raise ValueError(f"metric {new.name} is declared twice, differently")

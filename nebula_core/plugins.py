@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "runtime": "nebula_register_runtimes",
     "probe": "nebula_register_probes",
     "scraper": "nebula_register_scrapers",
+    "exporter": "nebula_register_exporters",
     "store": "nebula_register_stores",
 }
 """Kind of provider → the hook that registers it."""

@@ -22,7 +22,7 @@ from nebula_core.background import background
 from nebula_core.gateway.control import PREFIXES as GATEWAY_PREFIXES
 from nebula_core.gateway.control import GatewayControl
 from nebula_core.limits import raise_file_limit
-from nebula_core.metrics import merge
+from nebula_core.metrics import Snapshot, merge
 from nebula_core.node.daemon import NodeDaemon
 from nebula_core.roles import Progress, Role
 from nebula_core.scheduler.loop import SchedulerLoop
@@ -32,6 +32,7 @@ from nebula_core.types import ModelRequest
 
 PREFIXES = (*GATEWAY_PREFIXES, keys.STATUS, keys.NODES, keys.GATEWAYS, keys.SEEDS, keys.SCHEDULER_LEADER)
 ALL_ROLES = frozenset(Role)
+VERSION = version("nebula-serving")
 
 
 async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, keep_going: bool = False) -> None:
@@ -49,30 +50,50 @@ async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, kee
         declared = startup.requests(app)
         if alone and not keep_going:
             startup.check(app, declared)
+        _introduce(app, roles)
+        opened_at = app.mirror.revision
         gateway = await stack.enter_async_context(_gateway(app)) if Role.GATEWAY in roles else None
+        admin = _admin(app, gateway)
         if Role.SCHEDULER in roles:
             await startup.seed_models(app, declared)
             await stack.enter_async_context(_scheduler(app))
         if Role.NODE in roles:
             await stack.enter_async_context(_node(app, owns_engines=alone))
+        await stack.enter_async_context(admin.server)
         if gateway is not None:
-            await stack.enter_async_context(gateway.serving())
+            await stack.enter_async_context(_serving(gateway))
         for role in sorted(roles):
             for lifespan in plugins.hook.nebula_lifespan(role=role):
                 await stack.enter_async_context(lifespan)
-        await _until(stopped, _say_ready(app, gateway, declared if alone else (), progress, keep_going=keep_going))
+        ready = _say_ready(app, admin, gateway, declared if alone else (), progress, since=opened_at, keep_going=keep_going)
+        await _until(stopped, ready)
         await stopped
         progress.step("stopping: running requests may finish; a second Ctrl-C does not wait")
 
 
-async def _say_ready(app: App, gateway: Gateway | None, declared: Sequence[ModelRequest], progress: Progress, *, keep_going: bool) -> None:
+def _introduce(app: App, roles: Set[Role]) -> None:
+    info = app.metrics.gauge("nebula_build_info", "1; the labels tell what runs in this process.", ("version", "role"))
+    for role in roles:
+        info.labels(VERSION, role.value).set(1)
+
+
+async def _say_ready(
+    app: App,
+    admin: Admin,
+    gateway: GatewayControl | None,
+    declared: Sequence[ModelRequest],
+    progress: Progress,
+    *,
+    since: int,
+    keep_going: bool,
+) -> None:
     if gateway is None:
-        progress.ready([f"running on {app.settings.node_name}; `nebula status` on a gateway's machine shows the fleet"])
+        progress.ready([f"running on {app.settings.node_name}, admin API {admin.server.url}/docs; `nebula status` shows the fleet"])
         return
     progress.step("starting engines" if declared else "starting")
-    await gateway.control.wait_serving()
-    await startup.wait_ready(gateway.view, declared, progress, since=gateway.opened_at, keep_going=keep_going)
-    progress.ready(startup.what_next(gateway.control.address, gateway.admin_url, [request.model_uid for request in declared]))
+    await gateway.wait_serving()
+    await startup.wait_ready(admin.view, declared, progress, since=since, keep_going=keep_going)
+    progress.ready(startup.what_next(gateway.address, admin.server.url, [request.model_uid for request in declared]))
 
 
 async def _until(stopped: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
@@ -87,44 +108,49 @@ async def _until(stopped: asyncio.Future[None], work: Coroutine[Any, Any, None])
 
 
 @dataclass(frozen=True)
-class Gateway:
-    """The gateway's control side and its admin API, with their ports bound."""
+class Admin:
+    """The admin API of this process, with its port bound."""
 
-    control: GatewayControl
     view: View
-    admin: AdminServer
-    admin_url: str
-    opened_at: int
-    """The store's revision before anything was started."""
+    server: AdminServer
 
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        """Run the workers and the admin API; at the end workers finish what they have."""
-        async with self.admin, background(self.control.run()):
-            try:
-                yield
-            finally:
-                await self.control.retire()
+
+def _admin(app: App, gateway: GatewayControl | None) -> Admin:
+    """With its port bound and nothing served yet, so that a port in use is known before any engine is started."""
+
+    def snapshot() -> Snapshot:
+        return merge([app.metrics.snapshot(), gateway.snapshot()]) if gateway else app.metrics.snapshot()
+
+    view = View(
+        settings=app.settings,
+        store=app.store,
+        mirror=app.mirror,
+        engines=app.engines,
+        plugins=app.plugins,
+        snapshot=snapshot,
+        exporters=app.exporters(),
+    )
+    api = make_app(view, token.ensure(app.settings.data_dir))
+    return Admin(view, AdminServer(api, bind(app.settings.admin.host, app.settings.admin.port)))
 
 
 @asynccontextmanager
-async def _gateway(app: App) -> AsyncIterator[Gateway]:
-    """The gateway with its ports bound and nothing running yet, so that a port in use is known before any engine is started."""
-    settings = app.settings
-    run_dir = settings.data_dir / "run"
+async def _gateway(app: App) -> AsyncIterator[GatewayControl]:
+    """The gateway's control side with the public port bound, and nothing running yet."""
+    run_dir = app.settings.data_dir / "run"
     run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with GatewayControl(app.store, app.mirror, settings, run_dir, logging.getLogger("nebula.gateway")) as control:
-        view = View(
-            settings=settings,
-            store=app.store,
-            mirror=app.mirror,
-            engines=app.engines,
-            plugins=app.plugins,
-            snapshot=lambda: merge([app.metrics.snapshot(), control.snapshot()]),
-        )
-        api = make_app(view, token.ensure(settings.data_dir))
-        admin = AdminServer(api, bind(settings.admin.host, settings.admin.port))
-        yield Gateway(control, view, admin, admin.url, app.mirror.revision)
+    async with GatewayControl(app.store, app.mirror, app.settings, run_dir, logging.getLogger("nebula.gateway")) as control:
+        yield control
+
+
+@asynccontextmanager
+async def _serving(gateway: GatewayControl) -> AsyncIterator[None]:
+    """Run the workers; at the end they finish what they have."""
+    async with background(gateway.run()):
+        try:
+            yield
+        finally:
+            await gateway.retire()
 
 
 @asynccontextmanager
@@ -148,7 +174,8 @@ async def _node(app: App, *, owns_engines: bool) -> AsyncIterator[None]:
         logger=logging.getLogger("nebula.node"),
         clock=time.monotonic,
         http=app.http,
-        version=version("nebula-serving"),
+        version=VERSION,
+        metrics=app.metrics,
     )
     try:
         async with background(daemon.run()):

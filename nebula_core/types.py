@@ -97,16 +97,31 @@ class ModelStatus(Value, frozen=True, kw_only=True):
     """Why replicas are missing, in words for an operator; empty when all are placed."""
 
 
+class GpuProcess(Value, frozen=True, kw_only=True):
+    """A process that computes on a GPU."""
+
+    pid: int
+    """As the machine counts, whatever container it runs in."""
+    memory_bytes: int | None = None
+
+
 class GpuStatus(Value, frozen=True, kw_only=True):
-    """One GPU of a node, as last read."""
+    """One GPU of a node, as last read; or a part of one that is given away on its own."""
 
     index: int
+    """What plans and metrics name it by, unique on its node."""
     uuid: str = ""
     name: str = ""
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
     temperature_celsius: float | None = None
     utilization: float | None = None
+    """Share of time in which it computed, 0–1."""
+    power_watts: float | None = None
+    ecc_errors: int | None = None
+    """Memory errors that could not be corrected, since the driver was loaded."""
+    processes: tuple[GpuProcess, ...] | None = None
+    """What computes on it, by pid."""
 
 
 class NodeStatus(Value, frozen=True, kw_only=True):

@@ -72,6 +72,12 @@ def test_a_name_with_two_meanings_is_refused() -> None:
         metrics.gauge("requests", "Requests.")
 
 
+@pytest.mark.parametrize(("name", "label"), [("a b", "c"), ("", "c"), ("a", "b-c"), ("a", "1"), ("a\n", "c"), ("__a", "c")])
+def test_a_name_that_formats_do_not_take_is_refused(name: str, label: str) -> None:
+    with pytest.raises(ValueError, match="is not a name"):
+        Metrics().counter(name, "Requests.", [label])
+
+
 def test_a_wrong_number_of_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="model"):
         Metrics().counter("requests", "Requests.", ["model"]).labels("a", "b")

@@ -18,7 +18,8 @@ from nebula_core import desired
 from nebula_core.admin import status
 from nebula_core.admin.answers import ErrorAnswer, add_handlers
 from nebula_core.admin.documents import Changes, ModelChange, Models, ModelView, PluginList, PluginView, Status
-from nebula_core.admin.security import ANYBODY, ASSETS, Security
+from nebula_core.admin.exports import add_exporters
+from nebula_core.admin.security import ANYBODY, ASSETS, WITHOUT_TOKEN, Security
 from nebula_core.admin.view import View
 from nebula_core.errors import InvalidModelRequest, PluginError
 from nebula_core.masks import MASK, mask, secrets_in
@@ -51,7 +52,7 @@ class Declared(BaseModel):
 
 
 def make_app(view: View, token: str) -> FastAPI:
-    """The admin API with the plugins' routes. Raises `PluginError` if a plugin fails to add its own."""
+    """The admin API with the plugins' routes and pages. Raises `PluginError` if a plugin fails to add its own."""
     app = FastAPIOffline(
         title="Nebula",
         version=version("nebula-serving"),
@@ -71,8 +72,14 @@ def make_app(view: View, token: str) -> FastAPI:
     async def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
+    add_exporters(app, view.exporters, view.snapshot, taken=[ANYBODY, *WITHOUT_TOKEN])
     _add_plugin_routes(app, view.plugins)
-    app.add_middleware(Security, token=token, hosts=(view.settings.admin.host, *view.settings.admin.allowed_hosts))
+    app.add_middleware(
+        Security,
+        token=token,
+        hosts=(view.settings.admin.host, *view.settings.admin.allowed_hosts),
+        open_paths=[ANYBODY, *(exporter.path for exporter in view.exporters.values())],
+    )
     return app
 
 

@@ -6,7 +6,8 @@ The checks come before any routing, so that a route that a plugin adds is behind
 2. `Origin`, which browsers send along, is this same host.
 3. The token, except for the documentation, which holds no secrets.
 
-`/health` is answered to anybody, for load balancers.
+`/health` and the pages of exporters are answered to anybody: load balancers and Prometheus reach them by any name, and they hold no
+secrets.
 """
 
 from __future__ import annotations
@@ -29,16 +30,20 @@ _PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
 
 class Security:
-    """ASGI middleware. `hosts` are the names that it answers to, beside localhost and the address a connection came in at."""
+    """ASGI middleware. `hosts` are the names that it answers to, beside localhost and the address a connection came in at.
 
-    def __init__(self, app: ASGIApp, token: str, hosts: Iterable[str]) -> None:
+    `open_paths` are answered to anybody.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, hosts: Iterable[str], open_paths: Iterable[str]) -> None:
         self._app = app
+        self._open = frozenset(open_paths)
         self._token = token.encode()
         self._hosts = frozenset(name.lower().strip("[]") for name in (*LOCAL, *hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed, and answer the rest."""
-        if scope["type"] == "http" and scope["path"] != ANYBODY:
+        if scope["type"] == "http" and scope["path"] not in self._open:
             answer = self._refuse_host(scope) or self._refuse_stranger(scope)
             if answer is not None:
                 await answer(scope, receive, send)

@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nebula_core import desired
 from nebula_core.admin.documents import StoreView
 from nebula_core.admin.status import Seen
 from nebula_core.errors import UnknownModel
-from nebula_core.interfaces import Engine, Store
+from nebula_core.interfaces import Engine, Exporter, Store
 from nebula_core.metrics import Snapshot
 from nebula_core.plugins import Plugins
 from nebula_core.settings import Settings
@@ -45,6 +45,8 @@ class View:
     plugins: Plugins
     snapshot: Callable[[], Snapshot]
     """The metrics of this process and its workers."""
+    exporters: Mapping[str, Exporter] = field(default_factory=dict)
+    """Who turns them into pages, by name."""
     clock: Callable[[], float] = time.time
     """The time of day: Unix time, seconds."""
 

@@ -1,4 +1,4 @@
-"""`nebula up`, `gateway`, `scheduler` and `node`: running roles in the foreground."""
+"""`nebula up`, `gateway`, `scheduler` and `node`: running roles in the foreground, each with the admin API and `/metrics` beside it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Strategy = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(metavar="HOST", help="Address of the public port, instead of `\\[gateway] host`.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="The public port, instead of `\\[gateway] port`.")]
+AdminPort = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the admin API and /metrics, instead of `\\[admin] port`.")]
 Level = Annotated[
     Literal["debug", "info", "warning", "error"] | None,
     typer.Option("--log-level", help="How much to log, instead of `\\[log] level`."),
@@ -29,11 +30,12 @@ def up(
     routing_strategy: Strategy = None,
     host: Host = None,
     port: Port = None,
+    admin_port: AdminPort = None,
     log_level: Level = None,
     keep_going: KeepGoing = False,
 ) -> None:
     """Run a whole Nebula on this machine: gateway, scheduler and node."""
-    overrides = {"router.strategy": routing_strategy, "gateway.host": host, "gateway.port": port, "log.level": log_level}
+    overrides = {**_common(routing_strategy, admin_port, log_level), "gateway.host": host, "gateway.port": port}
     _serve(frozenset(Role), settings, overrides, keep_going)
 
 
@@ -42,21 +44,28 @@ def gateway(
     routing_strategy: Strategy = None,
     host: Host = None,
     port: Port = None,
+    admin_port: AdminPort = None,
     log_level: Level = None,
 ) -> None:
-    """Run a gateway: the public port, and the admin API beside it."""
-    overrides = {"router.strategy": routing_strategy, "gateway.host": host, "gateway.port": port, "log.level": log_level}
+    """Run a gateway: the public port."""
+    overrides = {**_common(routing_strategy, admin_port, log_level), "gateway.host": host, "gateway.port": port}
     _serve(frozenset({Role.GATEWAY}), settings, overrides)
 
 
-def scheduler(settings: SettingsFile = None, routing_strategy: Strategy = None, log_level: Level = None) -> None:
+def scheduler(
+    settings: SettingsFile = None, routing_strategy: Strategy = None, admin_port: AdminPort = None, log_level: Level = None
+) -> None:
     """Run a scheduler: it decides which replicas run where."""
-    _serve(frozenset({Role.SCHEDULER}), settings, {"router.strategy": routing_strategy, "log.level": log_level})
+    _serve(frozenset({Role.SCHEDULER}), settings, _common(routing_strategy, admin_port, log_level))
 
 
-def node(settings: SettingsFile = None, routing_strategy: Strategy = None, log_level: Level = None) -> None:
+def node(settings: SettingsFile = None, routing_strategy: Strategy = None, admin_port: AdminPort = None, log_level: Level = None) -> None:
     """Run this machine's node daemon: it starts and watches engines."""
-    _serve(frozenset({Role.NODE}), settings, {"router.strategy": routing_strategy, "log.level": log_level})
+    _serve(frozenset({Role.NODE}), settings, _common(routing_strategy, admin_port, log_level))
+
+
+def _common(routing_strategy: str | None, admin_port: int | None, log_level: str | None) -> dict[str, Any]:
+    return {"router.strategy": routing_strategy, "admin.port": admin_port, "log.level": log_level}
 
 
 def _serve(roles: frozenset[Role], file: Path | None, overrides: Mapping[str, Any], keep_going: bool = False) -> None:

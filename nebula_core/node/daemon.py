@@ -21,8 +21,10 @@ import msgspec
 from nebula_core.background import background
 from nebula_core.errors import LaunchError
 from nebula_core.interfaces import Engine, Handle, Health, Probe, Runtime, Scraper, Store
+from nebula_core.metrics import Metrics
 from nebula_core.node import replica as transitions
 from nebula_core.node.launcher import Launcher, Running, obituary
+from nebula_core.node.measures import NodeMeasures
 from nebula_core.node.note import decode
 from nebula_core.node.observe import has_endpoint, observe, plans_for
 from nebula_core.node.publisher import Values
@@ -55,6 +57,7 @@ class NodeDaemon:
         clock: Callable[[], float],
         http: httpx.AsyncClient,
         version: str,
+        metrics: Metrics,
     ) -> None:
         self._mirror, self._runtime, self._settings = mirror, runtime, settings
         self._data_dir, self._logger, self._clock = data_dir, logger, clock
@@ -80,6 +83,7 @@ class NodeDaemon:
         self._reporter = Reporter(
             store, mirror, status, settings.store.lease_s, settings.node.heartbeat_s, logger, self._values, self._forget_what_is_gone
         )
+        self._measures = NodeMeasures(metrics)
         self._states: dict[Replica, ReplicaState] = {}
         self._running: dict[Replica, Running] = {}
         self._gone: set[Replica] = set()
@@ -130,6 +134,8 @@ class NodeDaemon:
                 self._logger.info("%s: starting its engine, incarnation %d", name, incarnation)
                 self._gone.discard(replica)
                 self._states[replica] = transitions.starting(assignment, incarnation, state, self._clock())
+                if self._states[replica].crashes:
+                    self._measures.restarted(replica[0])
                 self._tasks.create_task(self._run_engine(replica))
             case Stop(replica, reason, planned) if state is not None:
                 self._logger.log(logging.INFO if planned else logging.WARNING, "%s: stopping its engine %s", name, reason or "as planned")
@@ -225,6 +231,7 @@ class NodeDaemon:
                 for replica, running in self._running.items():
                     if self._states[replica].phase is Phase.UP:
                         looks.create_task(self._look_at(replica, running))
+            self._measures.show_replicas(self._states, self._known_stats())
             self._reporter.wake()
             await asyncio.sleep(max(0.0, self._settings.node.heartbeat_s - (self._clock() - began)))
 
@@ -267,6 +274,10 @@ class NodeDaemon:
     def _forget_what_is_gone(self) -> None:
         """What was forgotten stays on the list until the mirror shows it gone: until then it looks as if it had to be forgotten."""
         self._gone = {replica for replica in self._gone if has_endpoint(self._node_id, self._mirror, replica)}
+
+    def _known_stats(self) -> dict[Replica, EndpointStats]:
+        known = {replica: self._stats(replica, state) for replica, state in self._states.items()}
+        return {replica: stats for replica, stats in known.items() if stats is not None}
 
     def _stats(self, replica: Replica, state: ReplicaState) -> EndpointStats | None:
         running = self._running.get(replica)

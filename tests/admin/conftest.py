@@ -27,7 +27,7 @@ def serve_admin(tmp_path):
     """Serves the admin API on a real socket: `async with serve_admin(**settings) as nebula`, with its parts and an HTTP client."""
 
     @asynccontextmanager
-    async def serve(installed=(), **tables):
+    async def serve(installed=(), exporters=None, **tables):
         listener = bind("127.0.0.1", 0)
         admin = {"port": listener.getsockname()[1], **tables.pop("admin", {})}
         settings = Settings.model_validate({"data_dir": tmp_path, "admin": admin, **tables})
@@ -43,6 +43,7 @@ def serve_admin(tmp_path):
                 engines={"fake": FakeEngine()},
                 plugins=plugins.load(found=installed),
                 snapshot=metrics.snapshot,
+                exporters=exporters or {},
             )
             secret = token.ensure(settings.data_dir)
             async with (
