@@ -45,6 +45,7 @@ from nebula_core.interfaces import (
     Unchanged,
     Write,
 )
+    check_transaction,
 from nebula_core.metrics import Family, Sample, Snapshot
 from nebula_core.provider import Context, PluginSettings, Provider
 from nebula_core.router.candidate import Candidate, Pick, Route, RouteEvent, RouteRequest
@@ -106,3 +107,4 @@ __all__ = [
     "as_ratio",
     "hookimpl",
 ]
+    "check_transaction",

@@ -7,6 +7,7 @@ who give one name to two models in the very same moment are not caught.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -15,11 +16,13 @@ import msgspec
 from pydantic import ValidationError
 
 from nebula_core.errors import InvalidModelRequest, StoreError, UnknownModel, WriteConflict
-from nebula_core.interfaces import Delete, Engine, Entry, Listing, Put, Store, Unchanged, Write
+from nebula_core.interfaces import MAX_OPERATIONS, Delete, Engine, Entry, Listing, Put, Store, Unchanged, Write
 from nebula_core.plugins import explain
 from nebula_core.settings import ModelSettings
 from nebula_core.store import codec, keys
 from nebula_core.types import ModelRequest
+
+logger = logging.getLogger("nebula")
 
 MAX_REPLICAS = 10_000
 MAX_NAME = 256
@@ -97,9 +100,14 @@ def check(request: ModelRequest, engines: Mapping[str, Engine]) -> None:
 
 def wanted(request: ModelRequest, engines: Mapping[str, Engine]) -> int:
     """How many replicas a request comes to: an engine may make other than `replicas` of it."""
+    if request.engine not in engines:
+        return request.replicas
     try:
         return len(engines[request.engine].specs(request))
-    except (KeyError, InvalidModelRequest):
+    except InvalidModelRequest:
+        return request.replicas
+    except Exception as error:  # noqa: BLE001 - one engine's fault must not hide all models; the scheduler logs it and says it in `reasons`
+        logger.debug('the engine "%s" failed on the request of %s: %r', request.engine, request.model_uid, error)
         return request.replicas
 
 
@@ -156,8 +164,14 @@ async def decide_and_write(store: Store, decide: Callable[[Present], tuple[T, Dr
 
 
 async def write(store: Store, draft: Draft) -> bool:
-    """Write what was drafted; False if somebody changed one of its keys meanwhile. Raises `InvalidModelRequest` for a name used twice."""
+    """Write what was drafted; False if somebody changed one of its keys meanwhile.
+
+    Raises `InvalidModelRequest` for a name used twice, or for more models at once than a transaction holds.
+    """
     draft.check_names()
+    if len(draft.writes) > MAX_OPERATIONS:
+        number = len(draft.writes)
+        raise InvalidModelRequest(f"{number} keys would be written at once, and {MAX_OPERATIONS} can be; change fewer models at a time")
     return not draft.writes or await store.transact(draft.writes, draft.conditions) is not None
 
 
@@ -197,6 +211,7 @@ class Draft:
     def __init__(self, present: Present) -> None:
         self._present = present
         self._requests = present.readable()
+        self._new_names: set[str] = set()
         self.writes: list[Write] = []
         self.conditions: list[Unchanged] = []
 
@@ -207,6 +222,7 @@ class Draft:
         if new == old:
             return "unchanged"
         self._requests[request.model_uid] = new
+        self._new_names |= {new.model_uid, *new.aliases}.difference((old.model_uid, *old.aliases) if old else ())
         self.write(keys.model_request(request.model_uid), codec.encode(new, over=entry.value if entry else None), entry)
         return "updated" if entry else "created"
 
@@ -223,10 +239,10 @@ class Draft:
         self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
 
     def check_names(self) -> None:
-        """Raise `InvalidModelRequest` if a name would stand for two models."""
+        """Raise `InvalidModelRequest` if a name that a model is given here would stand for two models. An old clash stops no write."""
         owner: dict[str, str] = {}
         for uid, request in sorted(self._requests.items()):
-            for name in (uid, *request.aliases):
+            for name in self._new_names.intersection((uid, *request.aliases)):
                 if owner.setdefault(name, uid) != uid:
                     raise InvalidModelRequest(f'the name "{name}" is used by two models, "{owner[name]}" and "{uid}"')
 

@@ -10,7 +10,7 @@ import pytest
 
 from nebula_core import desired
 from nebula_core.errors import InvalidModelRequest, UnknownModel
-from nebula_core.interfaces import Put
+from nebula_core.interfaces import MAX_OPERATIONS, Put
 from nebula_core.seeding import Seeded, seed
 from nebula_core.store import codec, keys
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
@@ -85,6 +85,12 @@ def test_an_engine_that_fails_is_named():
         desired.to_request(table, {"broken": BrokenEngine()})
 
 
+def test_an_engine_that_fails_hides_no_model():
+    made = ModelRequest(model_uid="m", engine="broken", replicas=3)
+    assert desired.wanted(made, {"broken": BrokenEngine()}) == 3
+    assert desired.wanted(made, {}) == 3
+
+
 # --- writing ------------------------------------------------------------------------------------------------------------------
 
 
@@ -99,6 +105,23 @@ async def test_all_are_written_or_none(store):
     with pytest.raises(InvalidModelRequest, match='the name "x" is used by two models, "a" and "c"'):
         await desired.apply(store, [request("b"), request("c", aliases=["x"])], NOW)
     assert await stored(store, "b") is None
+
+
+async def test_an_old_clash_of_names_stops_no_write_that_does_not_add_to_it(store):
+    clash = [codec.encode(request(uid, aliases=["x"])) for uid in ("a", "b")]  # as two writers at the very same moment may leave it
+    await store.transact([Put(keys.model_request(uid), value) for uid, value in zip(("a", "b"), clash, strict=True)])
+    await desired.apply(store, [request("c")], NOW)
+    assert (await desired.scale(store, ENGINES, "a", {"replicas": 2})).replicas == 2
+    with pytest.raises(InvalidModelRequest, match='"x" is used by two models'):
+        await desired.apply(store, [request("d", aliases=["x"])], NOW)
+    await desired.apply(store, [request("b")], NOW)
+
+
+async def test_more_models_than_a_transaction_holds_are_refused_in_words(store):
+    await desired.apply(store, [request(f"m{number}") for number in range(MAX_OPERATIONS)], NOW)
+    with pytest.raises(InvalidModelRequest, match=f"{MAX_OPERATIONS} can be; change fewer models at a time"):
+        await desired.apply(store, [request(f"n{number}") for number in range(MAX_OPERATIONS + 1)], NOW)
+    assert await stored(store, "n0") is None
 
 
 async def test_a_name_may_move_from_one_model_to_another_in_one_go(store):

@@ -22,7 +22,7 @@ from pydantic import Field
 from nebula_core.background import background
 from nebula_core.errors import StoreError, StoreUnavailable
 from nebula_core.hookspecs import hookimpl
-from nebula_core.interfaces import Batch, Entry, Listing, Store, Unchanged, Write
+from nebula_core.interfaces import Batch, Entry, Listing, Store, Unchanged, Write, check_transaction
 from nebula_core.provider import Context, PluginSettings, Provider
 from nebula_core.store.database import Database
 from nebula_core.store.filelock import locked
@@ -92,7 +92,7 @@ class EmbeddedStore(Store):
 
     async def transact(self, writes: Sequence[Write], conditions: Sequence[Unchanged] = ()) -> int | None:
         """Apply all writes or none. Raises `StoreUnavailable` if the disk refuses; nothing has changed then."""
-        _check_keys(writes)
+        check_transaction(writes, conditions)
         return await self._submit(partial(self._state.plan, writes, conditions))
 
     @asynccontextmanager
@@ -222,15 +222,6 @@ class EmbeddedStore(Store):
 class _Job:
     plan: Callable[[], Change | None]
     revision: asyncio.Future[int | None]
-
-
-def _check_keys(writes: Sequence[Write]) -> None:
-    keys = [write.key for write in writes]
-    if not all(key.encode() for key in keys):  # raises a ValueError, too, for text that no file can hold
-        raise ValueError("a key may not be empty")
-    if len(set(keys)) < len(keys):
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise ValueError(f"written twice in one transaction: {', '.join(twice)}")
 
 
 def _build(context: Context, settings: EmbeddedSettings) -> EmbeddedStore:

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from nebula_core.errors import LeaseLost
-from nebula_core.interfaces import Batch, Delete, Entry, Put, Store, Unchanged
+from nebula_core.interfaces import MAX_OPERATIONS, Batch, Delete, Entry, Put, Store, Unchanged
 
 DEADLINE_S = 20.0
 """How long the contract waits for what must happen: long enough for a busy machine."""
@@ -122,6 +122,17 @@ class StoreContract:
         with pytest.raises(ValueError, match="/a"):
             await store.transact([Put("/a", b"1"), Delete("/a")])
         assert await store.get("/a") is None
+
+    async def test_a_transaction_may_have_so_many_writes_and_conditions_and_no_more(self, store: Store) -> None:
+        names = [f"/n/{number:03}" for number in range(MAX_OPERATIONS + 1)]
+        most, all_writes = [Put(name, b"") for name in names[:-1]], [Put(name, b"") for name in names]
+        assert await store.transact(most, [Unchanged(name, 0) for name in names[:-1]]) is not None
+        assert await keys(store, "/n/") == names[:-1]
+        with pytest.raises(ValueError, match=str(MAX_OPERATIONS)):
+            await store.transact(all_writes)
+        with pytest.raises(ValueError, match=str(MAX_OPERATIONS)):
+            await store.transact([], [Unchanged(name, 0) for name in names])
+        assert await keys(store, "/n/") == names[:-1]
 
     async def test_a_key_may_not_be_empty(self, store: Store) -> None:
         with pytest.raises(ValueError, match="empty"):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from nebula_core import Batch, Compacted, Delete, Entry, LeaseLost, Listing, Store, Unchanged, Write
+from nebula_core import Batch, Compacted, Delete, Entry, LeaseLost, Listing, Store, Unchanged, Write, check_transaction
 from nebula_store_etcd import messages
 from nebula_store_etcd.cluster import Cluster
 from nebula_store_etcd.keyspace import Keyspace
@@ -57,7 +57,7 @@ class EtcdStore(Store):
         be it seconds later and over what was written meanwhile. Where that matters, write under a condition.
         """
         self._cluster.check_open()
-        _check_keys(writes)
+        check_transaction(writes, conditions)
         request = messages.TxnRequest(
             compare=[self._compare(condition) for condition in conditions],
             success=[self._operation(write) for write in writes],
@@ -133,12 +133,3 @@ def _lease_id(lease: str) -> int:
         return int(lease, 16)
     except ValueError:
         raise LeaseLost(f'"{lease}" is no lease of etcd') from None
-
-
-def _check_keys(writes: Sequence[Write]) -> None:
-    keys = [write.key for write in writes]
-    if not all(keys):
-        raise ValueError("a key may not be empty")
-    if len(set(keys)) < len(keys):
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise ValueError(f"written twice in one transaction: {', '.join(twice)}")
