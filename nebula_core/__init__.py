@@ -25,6 +25,7 @@ from nebula_core.interfaces import (
     Attach,
     Batch,
     Delete,
+    Devices,
     Engine,
     EngineAddress,
     Entry,
@@ -44,12 +45,13 @@ from nebula_core.interfaces import (
     Strategy,
     Unchanged,
     Write,
-)
     check_transaction,
+)
 from nebula_core.metrics import Family, Sample, Snapshot
 from nebula_core.provider import Context, PluginSettings, Provider
 from nebula_core.router.candidate import Candidate, Pick, Route, RouteEvent, RouteRequest
-from nebula_core.types import EndpointStats, ModelRequest, ReplicaSpec
+from nebula_core.router.prefix import PrefixBlocks
+from nebula_core.types import EndpointStats, GpuProcess, GpuStatus, ModelRequest, ReplicaSpec
 
 __all__ = [
     "Attach",
@@ -58,6 +60,7 @@ __all__ = [
     "Compacted",
     "Context",
     "Delete",
+    "Devices",
     "EndpointStats",
     "Engine",
     "EngineAddress",
@@ -68,6 +71,8 @@ __all__ = [
     "Exporter",
     "Family",
     "Fetch",
+    "GpuProcess",
+    "GpuStatus",
     "Handle",
     "Health",
     "HitRate",
@@ -84,6 +89,7 @@ __all__ = [
     "Pick",
     "PluginError",
     "PluginSettings",
+    "PrefixBlocks",
     "Probe",
     "Provider",
     "Put",
@@ -105,6 +111,6 @@ __all__ = [
     "Write",
     "as_count",
     "as_ratio",
+    "check_transaction",
     "hookimpl",
 ]
-    "check_transaction",

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from nebula_core.router.prefix import PrefixBlocks, hash_prefix
 from nebula_core.types import EndpointStats
 
 NO_STATS = EndpointStats()
@@ -110,6 +111,14 @@ class RouteRequest(msgspec.Struct):
     path: str
     body: bytes
     """The request's body as the client sent it."""
+    prefix_blocks: PrefixBlocks | None = None
+    """What `blocks` has found; a trace, which has no body, supplies it."""
+
+    def blocks(self, seed: int = 0) -> PrefixBlocks:
+        """The prompt's prefix as a chain of hashes, computed when first asked for."""
+        if self.prefix_blocks is None:
+            self.prefix_blocks = hash_prefix(self.path, self.body, seed)
+        return self.prefix_blocks
 
 
 class Pick(msgspec.Struct, frozen=True):
@@ -128,7 +137,10 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class RouteEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One step in the life of a request on a replica, or the end of the replica (`gone`, without a request)."""
+    """One step in the life of a request on a replica, or the end of the replica (`gone`, without a request).
+
+    Plain data: what another worker or gateway saw is observed in the same way.
+    """
 
     kind: Literal["charged", "first_token", "finished", "failed", "gone"]
     model_uid: str
@@ -137,3 +149,5 @@ class RouteEvent(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     at: float
     """Monotonic seconds of the gateway that saw it."""
+    prefix_blocks: PrefixBlocks | None = None
+    """With `charged`: the request's prefix, if the strategy that decided asked for it."""

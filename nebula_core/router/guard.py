@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from nebula_core.router.candidate import Candidate
+    from nebula_core.router.prefix import PrefixBlocks
     from nebula_core.router.router import Router
 
 Failure = Literal["refused", "reset", "timeout", "aborted"]
@@ -20,14 +21,14 @@ class Charge:
 
     __slots__ = ("_answering", "_router", "candidate", "ended", "request_id")
 
-    def __init__(self, router: Router, candidate: Candidate, request_id: str) -> None:
+    def __init__(self, router: Router, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:
         self._router = router
         self.candidate = candidate
         self.request_id = request_id
         self._answering = False
         self.ended = False
         candidate.charge()
-        router.note("charged", self)
+        router.note("charged", self, blocks)
 
     def first_token(self) -> None:
         """The first byte of the answer's body has come."""

@@ -10,6 +10,7 @@ from nebula_core.interfaces import Strategy
 from nebula_core.metrics import Metrics
 from nebula_core.router.candidate import Candidate, Lost, RouteEvent, RouteRequest
 from nebula_core.router.guard import Charge, Failure
+from nebula_core.router.prefix import PrefixBlocks
 from nebula_core.router.table import Model, RoutingTable
 
 EventKind = Literal["charged", "first_token", "finished", "failed", "gone"]
@@ -56,14 +57,14 @@ class Router:
         if candidate is None:
             candidate, status = min(candidates, key=_load), "no_strategy"
         self._routed.labels(model.model_uid, status).inc()
-        return Charge(self, candidate, request.request_id)
+        return Charge(self, candidate, request.request_id, request.prefix_blocks)
 
-    def note(self, kind: EventKind, charge: Charge) -> None:
+    def note(self, kind: EventKind, charge: Charge, blocks: PrefixBlocks | None = None) -> None:
         """A charge began, answered or ended: tell the strategies that observe."""
         if kind != "first_token":
             self.touched.add(charge.candidate)
         if self._observers:
-            self._tell(kind, charge.candidate, charge.request_id)
+            self._tell(kind, charge.candidate, charge.request_id, blocks)
 
     def note_failure(self, charge: Charge, failure: Failure) -> None:
         """A charge ended without a whole answer. A client that left says nothing about the replica."""
@@ -103,7 +104,7 @@ class Router:
             return None
         return None if pick is None else pick.candidate
 
-    def _tell(self, kind: EventKind, candidate: Candidate, request_id: str) -> None:
+    def _tell(self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:
         route = candidate.route
         event = RouteEvent(
             kind=kind,
@@ -112,6 +113,7 @@ class Router:
             incarnation=route.incarnation,
             request_id=request_id,
             at=self._clock(),
+            prefix_blocks=blocks,
         )
         for name, strategy in self._observers.items():
             try:

@@ -1,0 +1,125 @@
+"""A prompt's prefix as a chain of hashes, taken from the bytes of a request: no JSON parse, no tokenizer.
+
+Two requests share their first *n* hashes exactly if they share the first *n* blocks of the prompt, the tools, and the model's name
+(a LoRA's, for example). Blocks are fine at the start and grow with the distance from it, so that a prompt of a megabyte costs few.
+A prompt is looked for where its path says (`messages`, `prompt`, `input`). What stands before or after it in the body does not
+matter, and a body in which nothing is found is hashed as it stands: a wrong guess costs a cache hit, never an answer.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from itertools import accumulate
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+_RUNS = ((4, 256), (6, 512), (28, 1024), (16, 2048), (48, 4096), (32, 8192), (32, 16384), (48, 65536))
+"""So many blocks of so many bytes, from the start: up to 1, 4, 32, 64, 256, 512 KiB, 1 and 4 MiB. What lies beyond is not looked at."""
+_SIZES = tuple(size for count, size in _RUNS for _ in range(count))
+_ENDS = tuple(accumulate(_SIZES))
+_SLICES = tuple(slice(end - size, end) for end, size in zip(_ENDS, _SIZES, strict=True))
+
+_NEAR = 4096
+_FAR = 65536
+"""How far from the start and from the end of a body its fields are looked for, beside the prompt itself."""
+_TEXT = 38
+"""So many blocks are taken for text; a later one may be part of an image."""
+_PROBE = 96
+_IMAGE_SHARE = 64
+"""An image in a data URL has some thousand bytes for each token, text about four: its bytes count this much less."""
+
+_MESSAGES = b'"messages"'
+_STREAM = re.compile(rb'"stream"\s*:\s*true')
+_NAME = re.compile(rb'"model"\s*:\s*("[^"]*")')
+
+
+class PrefixBlocks(msgspec.Struct, frozen=True):
+    """The whole blocks of a prompt, from its start. Plain data: gateways send it to each other, traces supply it."""
+
+    hashes: tuple[int, ...]
+    """One per block, unsigned 64 bits; each stands for everything up to and including its block."""
+    sizes: tuple[int, ...]
+    """Bytes of each block; the tools count into the first."""
+    total: int
+    """Bytes of the whole prompt, with those behind the last whole block."""
+    streamed: bool = True
+    """The client wants a stream, so that the answer's first byte comes with its first token."""
+
+
+def hash_prefix(path: str, body: bytes, seed: int = 0) -> PrefixBlocks:
+    """The prefix of a request's prompt; takes time in proportion to the body, and no more blocks than 214.
+
+    `seed` must be the same wherever hashes are compared; one that clients cannot know keeps them from making hashes collide.
+    """
+    start, end, tools = _find(body, _key(path))
+    head, tail = body[max(0, start - _NEAR) : start], body[max(end, len(body) - _FAR) :]
+    name = _NAME.search(head) or _NAME.search(tail)
+    chain = xxh3_64_intdigest(name[1] if name else b"", seed)
+    if tools:
+        chain = xxh3_64_intdigest(tools, chain)
+    hashes = _chain(memoryview(body)[start:end], chain)
+    sizes, total = _weigh(body, start, end, len(hashes))
+    if tools and sizes:
+        sizes = (sizes[0] + len(tools), *sizes[1:])
+    return PrefixBlocks(hashes, sizes, total + len(tools), bool(_STREAM.search(head) or _STREAM.search(tail)))
+
+
+def _key(path: str) -> bytes:
+    """The field that holds the prompt on this path."""
+    if path.endswith("/completions"):
+        return _MESSAGES if path.endswith("/chat/completions") else b'"prompt"'
+    return _MESSAGES if path.endswith("/messages") else b'"input"'
+
+
+def _find(body: bytes, key: bytes) -> tuple[int, int, bytes]:
+    """Where the prompt starts and ends in `body`, and the tools if they stand behind it: engines put them first.
+
+    A quoted key cannot stand inside a JSON string, for its quotes would be escaped there.
+    """
+    start = body.find(key, 0, _NEAR)
+    if start < 0:
+        start = body.find(key, _NEAR - len(key), _ENDS[-1])
+    if start < 0:
+        return 0, len(body), b""
+    if key != _MESSAGES:
+        return start, len(body), b""
+    before = body.find(b'"tools"', 0, start)
+    if before >= 0:
+        return before, _end(body, before, len(body)), b""
+    end = _end(body, start, len(body))
+    if body[end - 3 : end - 1] == b'"}' or body[end - 3 : end - 1] == b"]}":
+        return start, end, b""  # a message ends so; a tool is an object in an object
+    tools = body.rfind(b'"tools"', max(start, len(body) - _FAR))
+    return (start, end, b"") if tools < 0 else (start, _end(body, start, tools), body[tools:end])
+
+
+def _end(body: bytes, start: int, stop: int) -> int:
+    """The end of the last list of objects between two places, if it stands out; else the second of them."""
+    found = body.rfind(b"}]", max(start, stop - _FAR), stop)
+    return stop if found < 0 else found + 2
+
+
+def _chain(prompt: memoryview, chain: int) -> tuple[int, ...]:
+    return tuple([chain := xxh3_64_intdigest(prompt[block], chain) for block in _SLICES[: bisect_right(_ENDS, len(prompt))]])
+
+
+def _weigh(body: bytes, start: int, end: int, count: int) -> tuple[tuple[int, ...], int]:
+    """The first `count` blocks' sizes and the prompt's, those parts reduced that look like an image."""
+    if count <= _TEXT:
+        return _SIZES[:count], end - start
+    sizes = list(_SIZES[:count])
+    for i in range(_TEXT, count):
+        at = start + _ENDS[i] - sizes[i]
+        if b" " not in body[at : at + _PROBE] and _is_image(body[at : at + _PROBE]):
+            sizes[i] //= _IMAGE_SHARE
+    rest = end - start - _ENDS[count - 1]
+    if rest > _PROBE and _is_image(body[end - rest : end - rest + _PROBE]):
+        rest //= _IMAGE_SHARE
+    return tuple(sizes), sum(sizes) + rest
+
+
+def _is_image(probe: bytes) -> bool:
+    """Base64 has none of what separates words, numbers or fields, or begins an escape."""
+    return probe.isascii() and not (b" " in probe or b"\\" in probe or b"," in probe or b'"' in probe)

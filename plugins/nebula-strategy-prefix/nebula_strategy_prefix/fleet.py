@@ -1,0 +1,85 @@
+"""`Fleet`: what the strategy believes of one model: its replicas, what they hold, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nebula_core import Candidate, EndpointStats
+from nebula_strategy_prefix.demand import Demand
+from nebula_strategy_prefix.index import PrefixIndex
+from nebula_strategy_prefix.pace import Pace
+from nebula_strategy_prefix.replica import Replica
+from nebula_strategy_prefix.settings import PrefixSettings
+
+TYPICAL_TOKENS = 1_000
+"""Work of a request before any was seen."""
+
+
+class Fleet:
+    """The replicas of one model, by id. One that is met with a newer incarnation starts anew, with an empty cache."""
+
+    def __init__(self, settings: PrefixSettings) -> None:
+        self.index = PrefixIndex()
+        self.demand = Demand()
+        self.replicas: dict[str, Replica] = {}
+        self.names: tuple[str, ...] = ()
+        """Ids of the candidates that `of` saw last."""
+        self._settings = settings
+        self._seen: Sequence[Candidate] = ()
+        self._members: list[Replica] = []
+
+    def of(self, candidates: Sequence[Candidate]) -> list[Replica]:
+        """The candidates' replicas in their order. The table hands out the same list until membership changes."""
+        if candidates is not self._seen:
+            self._members = [self.replica(c.route.replica_id, c.route.incarnation) for c in candidates]
+            for replica, candidate in zip(self._members, candidates, strict=True):
+                self.note_capacity(replica, candidate.stats)
+            self.names = tuple([replica.replica_id for replica in self._members])
+            self._seen = candidates
+        return self._members
+
+    def replica(self, replica_id: str, incarnation: int) -> Replica:
+        """The replica in this incarnation, or in a later one that was met already."""
+        known = self.replicas.get(replica_id)
+        if known is not None and known.incarnation >= incarnation:
+            return known
+        pace = self._pace()
+        if known is not None:
+            self.remove(replica_id)
+        tokens = self._settings.kv_capacity_tokens
+        replica = Replica(replica_id, incarnation, self.index.add(), pace, int(tokens * self._settings.bytes_per_token))
+        self.replicas[replica_id] = replica
+        return replica
+
+    def remove(self, replica_id: str) -> None:
+        """A replica is gone."""
+        replica = self.replicas.pop(replica_id)
+        self.index.remove(replica.slot)
+        self._seen = ()
+
+    def note_capacity(self, replica: Replica, stats: EndpointStats) -> None:
+        """Take over the size of its KV cache, if its engine reports that."""
+        if stats.kv_capacity_tokens:
+            replica.budget = int(stats.kv_capacity_tokens * self._settings.bytes_per_token)
+
+    def uncached(self, found: Sequence[tuple[int, int]], total: int, sizes: Sequence[int]) -> list[int]:
+        """Bytes that each slot would have to compute, from what `PrefixIndex.match` found."""
+        usual, _ = max(found, key=lambda pair: pair[1].bit_count())
+        work = [total - sum(sizes[:usual])] * self.index.slots
+        for depth, mask in found:
+            if depth != usual:
+                left = total - sum(sizes[:depth])
+                while mask:
+                    lowest = mask & -mask
+                    work[lowest.bit_length() - 1] = left
+                    mask ^= lowest
+        return work
+
+    def _pace(self) -> Pace:
+        """A new replica is taken to be as fast as the others of its model are on average."""
+        paces = [replica.pace for replica in self.replicas.values()]
+        if not paces:
+            scale = self._settings.bytes_per_token
+            return Pace(self._settings.prefill_tokens_per_s * scale, TYPICAL_TOKENS * scale)
+        count = len(paces)
+        return Pace(sum(pace.bytes_per_s for pace in paces) / count, max(1.0, sum(pace.typical_bytes for pace in paces) / count))

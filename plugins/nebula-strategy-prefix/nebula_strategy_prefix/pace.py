@@ -1,0 +1,91 @@
+"""`Pace`: how long a replica takes to compute a prompt, learned from the first tokens it sent."""
+
+from __future__ import annotations
+
+DECAY = 0.98
+"""Each first token weighs this much less with every later one: about the last fifty count."""
+PRIOR_WEIGHT = 0.5
+"""What is believed before the first one weighs half a first token."""
+TRUSTED = 8
+"""After so many first tokens what they say is believed; before, all time is taken to grow with the work."""
+OUTLIER = 10.0
+"""Then one that took more than so many times longer or shorter than expected counts as just that."""
+LEAST_SPREAD = 0.01
+"""Requests whose work hardly differs tell nothing about a slope; this is the variance over the square of the mean."""
+LEAST_SLOPE = 0.25
+"""At least this share of the mean time is taken to grow with the work."""
+LEAST_SLOPE_S = 1e-12
+"""No engine computes a byte in less: keeps answers that cost no time from making work free."""
+
+
+class Pace:
+    """Seconds for a prompt = `base_s` + uncached bytes × `per_byte_s`, the second a little more for each request being decoded.
+
+    A straight line through what was seen of late: its slope tells the speed, its foot what every request costs. What decoding adds is
+    learned from what the line leaves unexplained, and is nothing until it shows.
+    """
+
+    __slots__ = ("_beside", "_decode", "_decodes", "_prior", "_seen", "_sums", "base_s", "mean_s", "per_byte_s", "slope_s", "typical_bytes")
+
+    def __init__(self, bytes_per_s: float, typical_bytes: float) -> None:
+        self._prior = (typical_bytes, typical_bytes / bytes_per_s)
+        self._seen = 0
+        self._sums = _Sums()
+        self._decodes = 0.0
+        """Mean number of requests being decoded beside a prompt."""
+        self._decode = self._beside = 0.0
+        self.typical_bytes, self.mean_s = self._prior
+        """Mean uncached bytes of a request, and the mean time that it took."""
+        self.base_s = 0.0
+        self.slope_s = self.per_byte_s = 1.0 / bytes_per_s
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Speed without what every request costs."""
+        return 1.0 / self.slope_s
+
+    def decoding(self, count: int) -> None:
+        """So many requests are being decoded now."""
+        extra = self._decode / (self._beside + self.typical_bytes * self.typical_bytes + 1.0) if self._decode > 0 else 0.0
+        self.per_byte_s = max(self.slope_s / 2, self.slope_s + min(extra, self.slope_s) * (count - self._decodes))
+
+    def learn(self, work: float, seconds: float, decoding: int) -> None:
+        """A prompt with `work` uncached bytes took `seconds` once its turn had come, beside `decoding` others."""
+        expected = self.base_s + work * self.slope_s
+        if self._seen >= TRUSTED:
+            seconds = min(max(seconds, expected / OUTLIER), expected * OUTLIER)
+        beside = work * (decoding - self._decodes)
+        self._decode = self._decode * DECAY + (seconds - expected) * beside
+        self._beside = self._beside * DECAY + beside * beside
+        self._decodes += (decoding - self._decodes) * (1 - DECAY)
+        self._seen += 1
+        self._sums.add(work, seconds)
+        self._fit()
+
+    def _fit(self) -> None:
+        sums, weight = self._sums, 0.0 if self._seen >= TRUSTED else PRIOR_WEIGHT
+        count, (prior_w, prior_t) = sums.count + weight, self._prior
+        mean_w, mean_t = (sums.work + weight * prior_w) / count, (sums.time + weight * prior_t) / count
+        slope = through_origin = mean_t / max(mean_w, 1.0)
+        spread = sums.work_work / count - mean_w * mean_w
+        if not weight and spread > LEAST_SPREAD * mean_w * mean_w:
+            slope = (sums.work_time / count - mean_w * mean_t) / spread
+        self.slope_s = max(min(slope, through_origin), LEAST_SLOPE * through_origin, LEAST_SLOPE_S)
+        self.base_s = max(0.0, mean_t - self.slope_s * mean_w)
+        self.typical_bytes, self.mean_s = mean_w, mean_t
+
+
+class _Sums:
+    """What a straight line is fitted to; what was added weighs less with every later addition."""
+
+    __slots__ = ("count", "time", "work", "work_time", "work_work")
+
+    def __init__(self) -> None:
+        self.count = self.work = self.time = self.work_work = self.work_time = 0.0
+
+    def add(self, work: float, seconds: float) -> None:
+        self.count = self.count * DECAY + 1.0
+        self.work = self.work * DECAY + work
+        self.time = self.time * DECAY + seconds
+        self.work_work = self.work_work * DECAY + work * work
+        self.work_time = self.work_time * DECAY + work * seconds

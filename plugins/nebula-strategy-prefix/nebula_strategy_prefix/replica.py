@@ -1,0 +1,162 @@
+"""`Replica`: what the strategy believes of one replica: the work queued on it, and when that will be done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nebula_core import PrefixBlocks
+from nebula_strategy_prefix.pace import Pace
+
+REMEMBERED = 0.95
+"""Weight that the share of a request's life before its first token keeps with each one that finishes."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A request whose first token has not come."""
+
+    blocks: PrefixBlocks
+    depth: int
+    """Leading blocks that the replica held already."""
+    work: int
+    """Bytes that it has to compute."""
+    service_s: float
+    """Expected seconds once its turn has come."""
+    since: float
+    predicted_s: float
+    """Expected seconds from `since` to its first token."""
+    chosen_here: bool = False
+    """This worker chose the replica, and no other one."""
+
+
+class Replica:
+    """One incarnation of a replica.
+
+    Prompts are taken to be computed one after the other in the order of their arrival. An engine that mixes them is no faster over
+    all, and `Pace` learns from how it really did.
+    """
+
+    __slots__ = (
+        "_decoding",
+        "_first_token_share",
+        "_pace",
+        "_progress",
+        "_queued_s",
+        "_streamed_s",
+        "_waiting",
+        "base_s",
+        "behind_s",
+        "budget",
+        "free_at",
+        "in_flight",
+        "incarnation",
+        "per_byte_s",
+        "replica_id",
+        "slot",
+        "unseen_s",
+    )
+
+    def __init__(self, replica_id: str, incarnation: int, slot: int, pace: Pace, budget: int) -> None:
+        self.replica_id, self.incarnation, self.slot = replica_id, incarnation, slot
+        self.budget = budget
+        """Bytes of prompts that its KV cache holds."""
+        self.free_at = 0.0
+        """When its queue will be empty, as expected; the time of the strategy's clock."""
+        self.behind_s = 0.0
+        """Work of streamed requests behind the first: however late that one is, this is still to come."""
+        self.in_flight = 0
+        """Requests that are known to be on it."""
+        self._pace = pace
+        self._waiting: dict[str, Waiting] = {}
+        self._decoding: dict[str, tuple[float, float]] = {}
+        """Request → since when it is there, and seconds to its first token."""
+        self._queued_s = self._streamed_s = 0.0
+        """Expected work of all who wait, and of those among them whose first token will be seen."""
+        self._progress = 0.0
+        """When the last first token came."""
+        self._first_token_share = 0.5
+        self._take_over()
+
+    @property
+    def pace(self) -> Pace:
+        """How fast it is."""
+        return self._pace
+
+    def knows(self, request_id: str) -> bool:
+        """It has this request."""
+        return request_id in self._waiting or request_id in self._decoding
+
+    def charge(self, request_id: str, blocks: PrefixBlocks, depth: int, now: float) -> Waiting:
+        """A request was sent to it, which holds `depth` of its blocks."""
+        work = blocks.total - sum(blocks.sizes[:depth])
+        service_s = self.base_s + work * self.per_byte_s
+        wait_s = max(self.free_at - now, self.behind_s)
+        waiting = self._waiting[request_id] = Waiting(blocks, depth, work, service_s, now, wait_s + service_s)
+        self.free_at = now + wait_s + service_s
+        self._queue(waiting, 1)
+        self.in_flight += 1
+        return waiting
+
+    def first_token(self, request_id: str, now: float) -> Waiting | None:
+        """A request's answer began; `None` if it was not waiting."""
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is None:
+            return None
+        self._queue(waiting, -1)
+        if waiting.blocks.streamed:
+            self._pace.learn(waiting.work, now - max(waiting.since, self._progress), len(self._decoding))
+            self._progress = now
+            self.free_at = now + self._queued_s
+        self._decoding[request_id] = (waiting.since, now - waiting.since)
+        self._take_over()
+        return waiting
+
+    def end(self, request_id: str, now: float) -> Waiting | None:
+        """A request has ended; returned is what is known of it if it had no first token."""
+        began = self._decoding.pop(request_id, None)
+        if began is not None:
+            life = now - began[0]
+            if life > 0:
+                self._first_token_share += (1 - REMEMBERED) * (began[1] / life - self._first_token_share)
+            self._take_over()
+            return None
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is not None:
+            self.free_at = max(now, self.free_at - waiting.service_s)
+            self._queue(waiting, -1)
+            self._take_over()
+        return waiting
+
+    def _take_over(self) -> None:
+        """Keep at hand what every choice asks for."""
+        pace = self._pace
+        pace.decoding(len(self._decoding))
+        self.in_flight = len(self._waiting) + len(self._decoding)
+        self.base_s, self.per_byte_s = pace.base_s, pace.per_byte_s
+        self.unseen_s = pace.mean_s * self._first_token_share
+        """What a request weighs of which nothing is known but that it is there: it may wait, or be decoded already."""
+
+    def _queue(self, waiting: Waiting, sign: int) -> None:
+        """Count a request that waits, or one that waits no longer."""
+        if not self._waiting:
+            self._queued_s = self._streamed_s = self.behind_s = 0.0
+            return
+        self._queued_s += sign * waiting.service_s
+        if waiting.blocks.streamed:
+            self._streamed_s += sign * waiting.service_s
+        first = next(iter(self._waiting.values()))
+        self.behind_s = max(0.0, self._streamed_s - first.service_s)
+
+
+def waits_s(replicas: Sequence[Replica], loads: Sequence[float], now: float) -> list[float]:
+    """Expected seconds until a new request's turn comes on each replica, so many requests being on it, known ones or not."""
+    waits = []
+    for replica, load in zip(replicas, loads, strict=True):
+        wait = replica.free_at - now
+        if wait < replica.behind_s:
+            wait = replica.behind_s
+        if load > replica.in_flight:
+            wait += (load - replica.in_flight) * replica.unseen_s
+        waits.append(wait)
+    return waits
