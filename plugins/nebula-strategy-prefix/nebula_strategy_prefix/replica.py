@@ -26,6 +26,8 @@ class Waiting:
     since: float
     predicted_s: float
     """Expected seconds from `since` to its first token."""
+    timed: bool
+    """The first byte of its answer will tell when its turn was over."""
     chosen_here: bool = False
     """This worker chose the replica, and no other one."""
 
@@ -35,6 +37,9 @@ class Replica:
 
     Prompts are taken to be computed one after the other in the order of their arrival. An engine that mixes them is no faster over
     all, and `Pace` learns from how it really did.
+
+    An answer that is not streamed comes with its last token, which says nothing about its first. Where all are of that kind, the time
+    between their ends still tells how much the replica gets done, and is learned instead.
     """
 
     __slots__ = (
@@ -43,7 +48,8 @@ class Replica:
         "_pace",
         "_progress",
         "_queued_s",
-        "_streamed_s",
+        "_streams",
+        "_timed_s",
         "_waiting",
         "base_s",
         "behind_s",
@@ -64,15 +70,17 @@ class Replica:
         self.free_at = 0.0
         """When its queue will be empty, as expected; the time of the strategy's clock."""
         self.behind_s = 0.0
-        """Work of streamed requests behind the first: however late that one is, this is still to come."""
+        """Work of requests behind the first: however late that one is, this is still to come."""
         self.in_flight = 0
         """Requests that are known to be on it."""
         self._pace = pace
         self._waiting: dict[str, Waiting] = {}
         self._decoding: dict[str, tuple[float, float]] = {}
         """Request → since when it is there, and seconds to its first token."""
-        self._queued_s = self._streamed_s = 0.0
-        """Expected work of all who wait, and of those among them whose first token will be seen."""
+        self._queued_s = self._timed_s = 0.0
+        """Expected work of all who wait, and of those among them whose turn will be seen to end."""
+        self._streams = False
+        """It has streamed an answer."""
         self._progress = 0.0
         """When the last first token came."""
         self._first_token_share = 0.5
@@ -92,7 +100,9 @@ class Replica:
         work = blocks.total - sum(blocks.sizes[:depth])
         service_s = self.base_s + work * self.per_byte_s
         wait_s = max(self.free_at - now, self.behind_s)
-        waiting = self._waiting[request_id] = Waiting(blocks, depth, work, service_s, now, wait_s + service_s)
+        waiting = self._waiting[request_id] = Waiting(
+            blocks, depth, work, service_s, now, wait_s + service_s, blocks.streamed or not self._streams
+        )
         self.free_at = now + wait_s + service_s
         self._queue(waiting, 1)
         self.in_flight += 1
@@ -104,7 +114,8 @@ class Replica:
         if waiting is None:
             return None
         self._queue(waiting, -1)
-        if waiting.blocks.streamed:
+        self._streams = self._streams or waiting.blocks.streamed
+        if waiting.timed:
             self._pace.learn(waiting.work, now - max(waiting.since, self._progress), len(self._decoding))
             self._progress = now
             self.free_at = now + self._queued_s
@@ -140,13 +151,13 @@ class Replica:
     def _queue(self, waiting: Waiting, sign: int) -> None:
         """Count a request that waits, or one that waits no longer."""
         if not self._waiting:
-            self._queued_s = self._streamed_s = self.behind_s = 0.0
+            self._queued_s = self._timed_s = self.behind_s = 0.0
             return
         self._queued_s += sign * waiting.service_s
-        if waiting.blocks.streamed:
-            self._streamed_s += sign * waiting.service_s
+        if waiting.timed:
+            self._timed_s += sign * waiting.service_s
         first = next(iter(self._waiting.values()))
-        self.behind_s = max(0.0, self._streamed_s - first.service_s)
+        self.behind_s = max(0.0, self._timed_s - first.service_s)
 
 
 def waits_s(replicas: Sequence[Replica], loads: Sequence[float], now: float) -> list[float]:

@@ -232,13 +232,25 @@ def test_distinct_prompts_without_end_do_not_grow_it():
     assert all(replica.in_flight == 0 and not replica._waiting and not replica._decoding for replica in fleet.replicas.values())
 
 
-def test_whole_answers_do_not_pass_for_slow_prompts():
+def test_whole_answers_do_not_pass_for_slow_prompts_where_others_are_streamed():
     world = World(1)
+    world.answer(world.send(1), 0.1)
     for _ in range(20):
         world.answer(world.send(1, streamed=False), 30)
-    waiting = world.send(2)
-    [decision] = world.strategy.explain(waiting.request_id)
+    [decision] = world.strategy.explain(world.send(2).request_id)
     assert decision.candidates[0].prefill_s < 1
+
+
+def test_where_no_answer_is_streamed_a_busy_home_still_spills_over():
+    world = World(2)
+    for _ in range(20):
+        home = world.answer(world.send(*range(5), streamed=False), 10)
+    picked = Counter()
+    for _ in range(20):
+        world.now += 1
+        picked[name(world.send(*range(5), streamed=False))] += 1
+    assert min(picked.values()) >= 8
+    assert picked[home] >= picked.total() / 2
 
 
 def test_a_speed_is_learned_from_first_tokens():
