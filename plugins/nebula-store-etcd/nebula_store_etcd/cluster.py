@@ -161,8 +161,7 @@ class Cluster:
         reasons = "; ".join(str(failure) for failure in failures)
         if not self._is_open and all(isinstance(failure, Mismatch) for failure in failures):
             return Refused(reasons)
-        hint = "" if self._settings.tls else ", and that they are not to begin with https://"
-        return StoreUnavailable(f"no member of etcd answers; check that it runs, [store_etcd] endpoints{hint} ({reasons})")
+        return StoreUnavailable(f"no member of etcd answers; check [store_etcd] endpoints, and that it runs ({reasons})")
 
     def _mark_closed(self) -> None:
         self._is_open = False

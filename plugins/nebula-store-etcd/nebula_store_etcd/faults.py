@@ -94,7 +94,8 @@ def of(code: grpc.StatusCode, details: str, address: str) -> StoreError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Silent(f"etcd at {address} did not answer within [store_etcd] timeout_s")
     if code in _SILENT:
-        return Silent(f"etcd at {address} does not answer: {details}")
+        hint = "; if it speaks TLS, write https:// in [store_etcd] endpoints" if "Socket closed" in details else ""
+        return Silent(f"etcd at {address} does not answer: {details}{hint}")
     return _of_refusal(code, details, address)
 
 
