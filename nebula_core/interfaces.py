@@ -140,6 +140,10 @@ class Runtime(ABC):
     async def last_lines(self, name: str, count: int) -> list[str]:
         """The last lines that `name` wrote, also after its end; empty where there are none."""
 
+    def log_of(self, name: str) -> str:
+        """Where an operator reads all that `name` wrote, such as the path of a file; empty: nowhere."""
+        return ""
+
 
 # --- health and signals -------------------------------------------------------------------------------------------------------
 

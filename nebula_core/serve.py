@@ -170,7 +170,6 @@ async def _node(app: App, *, owns_engines: bool) -> AsyncIterator[None]:
         probes=app.probes(),
         make_scraper=app.scraper,
         settings=app.settings,
-        data_dir=app.settings.data_dir,
         logger=logging.getLogger("nebula.node"),
         clock=time.monotonic,
         http=app.http,

@@ -25,10 +25,10 @@ from nebula_core.metrics import Metrics
 from nebula_core.node import replica as transitions
 from nebula_core.node.launcher import Launcher, Running, obituary
 from nebula_core.node.measures import NodeMeasures
-from nebula_core.node.note import decode
+from nebula_core.node.note import decode, engine_name
 from nebula_core.node.observe import has_endpoint, observe, plans_for
 from nebula_core.node.publisher import Values
-from nebula_core.node.reconcile import Action, BeginDrain, Forget, Limits, Resume, Start, Stop, next_start_s, reconcile
+from nebula_core.node.reconcile import Action, BeginDrain, Forget, Limits, NodePlan, Resume, Start, Stop, next_start_s, reconcile, unlisted
 from nebula_core.node.replica import Drain, Phase, Replica, ReplicaState
 from nebula_core.node.reporter import Reporter
 from nebula_core.settings import Settings
@@ -52,7 +52,6 @@ class NodeDaemon:
         probes: Mapping[str, Probe],
         make_scraper: Callable[[str], Scraper | None],
         settings: Settings,
-        data_dir: Path,
         logger: logging.Logger,
         clock: Callable[[], float],
         http: httpx.AsyncClient,
@@ -60,7 +59,7 @@ class NodeDaemon:
         metrics: Metrics,
     ) -> None:
         self._mirror, self._runtime, self._settings = mirror, runtime, settings
-        self._data_dir, self._logger, self._clock = data_dir, logger, clock
+        self._logger, self._clock = logger, clock
         self._node_id = settings.node_name
         self._limits = Limits(settings.node.start_timeout_s, settings.node.drain_deadline_s)
         self._launcher = Launcher(
@@ -91,6 +90,8 @@ class NodeDaemon:
 
     async def run(self) -> None:
         """Adopt what runs, then follow the plans until cancelled. Without a store everything goes on as it is."""
+        self._unlisted: set[Replica] = set()
+        self._await_gateways_until = clock() + settings.store.lease_s
         await self._mirror.wait_synced()
         handles = await self._runtime.running()
         async with asyncio.TaskGroup() as tasks:
@@ -120,8 +121,12 @@ class NodeDaemon:
 
     async def _follow_plans(self) -> None:
         while True:
-            plans, observed = plans_for(self._node_id, self._mirror), observe(self._mirror, self._states, self._gone)
-            for action in reconcile(self._node_id, plans, observed, self._limits, self._clock()):
+            plans, now = plans_for(self._node_id, self._mirror), self._clock()
+            observed = observe(self._mirror, self._states, self._gone, await_gateways=now < self._await_gateways_until)
+            if observed.gateways:
+                self._await_gateways_until = now  # they are heard of: once none is, there is none
+            self._say_unlisted(plans)
+            for action in reconcile(self._node_id, plans, observed, self._limits, now):
                 self._apply(action)
             next_s = next_start_s(self._states.values(), self._clock())
             heartbeat_s = self._settings.node.heartbeat_s
@@ -132,6 +137,12 @@ class NodeDaemon:
         match action:
             case Start(replica, assignment, incarnation):
                 self._logger.info("%s: starting its engine, incarnation %d", name, incarnation)
+    def _say_unlisted(self, plans: Mapping[str, NodePlan]) -> None:
+        found = unlisted(plans, self._states)
+        for replica in sorted(found - self._unlisted):
+            self._logger.warning("%s: its model's plan does not list it; it goes on until the plan says to drain it", "/".join(replica))
+        self._unlisted = found
+
                 self._gone.discard(replica)
                 self._states[replica] = transitions.starting(assignment, incarnation, state, self._clock())
                 if self._states[replica].crashes:
@@ -173,6 +184,9 @@ class NodeDaemon:
         self._running[note.replica] = running
         self._states[note.replica] = transitions.adopted(note.assignment, note.incarnation, note.url, note.api_key, endpoint, self._clock())
         self._tasks.create_task(self._attend(note.replica, running))
+        except Exception:  # a fault in one plugin must not end the other engines' watch
+            self._logger.exception("the engine %s (process %d) runs on but is not watched: its plugin failed", handle.name, handle.pid)
+            return
 
     async def _run_engine(self, replica: Replica) -> None:
         """One engine from its start to its end."""
@@ -200,15 +214,16 @@ class NodeDaemon:
             reason = await obituary(self._runtime, running, ending, was_ready=self._states[replica].ready_at is not None)
         except Exception as error:  # as above
             self._logger.exception("%s: the runtime cannot wait for its engine", "/".join(replica))
-            reason = f"the runtime cannot wait for it: {error}"
+            reason, log = f"the runtime cannot wait for it: {error}", ""
         del self._running[replica]
         self._launcher.release(replica)
-        self._end(replica, reason)
+            log = self._runtime.log_of(engine_name(replica)) if running.handle else ""
+        self._end(replica, reason, log)
 
-    def _end(self, replica: Replica, reason: str) -> None:
+    def _end(self, replica: Replica, reason: str, log: str = "") -> None:
         state = self._states[replica]
         if not state.planned:
-            self._logger.warning("%s: %s\n(its log lies under %s)", "/".join(replica), reason, self._data_dir)
+            self._logger.warning("%s: %s%s", "/".join(replica), reason, f"\n(its log is {log})" if log else "")
         self._states[replica] = transitions.ended(state, reason, self._clock())
         self._changed()
 

@@ -20,18 +20,23 @@ def plans_for(node_id: str, mirror: Mirror) -> dict[str, NodePlan]:
     for uid, plan in keys.by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)).items():
         entry = mirror.entry(keys.placement(uid))
         if entry is not None:
-            mine = {assignment.replica_id: assignment for assignment in plan.assignments if assignment.node_id == node_id}
-            found[uid] = NodePlan(entry.mod_revision, mine)
+            mine = {each.replica_id: each for each in plan.assignments if each.node_id == node_id}
+            elsewhere = frozenset(each.replica_id for each in plan.assignments) - mine.keys()
+            found[uid] = NodePlan(entry.mod_revision, mine, elsewhere)
     return found
 
 
-def observe(mirror: Mirror, replicas: Mapping[Replica, ReplicaState], gone: Collection[Replica]) -> Observed:
-    """What there is, without the endpoints that are about to be deleted. While the store is away nobody knows which gateways live."""
+def observe(mirror: Mirror, replicas: Mapping[Replica, ReplicaState], gone: Collection[Replica], *, await_gateways: bool) -> Observed:
+    """What there is, without the endpoints that are about to be deleted.
+
+    While the store is away nobody knows which gateways live. With `await_gateways`, that there is none does not count as known either.
+    """
+    gateways = tuple(mirror.values(keys.GATEWAYS, GatewayStatus).values())
     endpoints = keys.by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo))
     return Observed(
         replicas=replicas,
         endpoints={replica: endpoint for replica, endpoint in endpoints.items() if replica not in gone},
-        gateways=tuple(mirror.values(keys.GATEWAYS, GatewayStatus).values()) if mirror.connected else None,
+        gateways=gateways if mirror.connected and (gateways or not await_gateways) else None,
     )
 
 

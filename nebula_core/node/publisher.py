@@ -1,14 +1,16 @@
-"""Writing to the store what a node says of itself: only what changed, all of it in one transaction, again if it failed."""
+"""Writing to the store what a node says of itself: only what changed, in as few transactions as that takes, again if it failed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import msgspec
 
 from nebula_core.errors import LeaseLost, StoreError
-from nebula_core.interfaces import Delete, Put, Store, Write
+from nebula_core.interfaces import MAX_OPERATIONS, Delete, Put, Store, Write
+from nebula_core.store import keys
 from nebula_core.store.codec import encode
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import EndpointStats, Value
@@ -31,17 +33,18 @@ class Publisher:
     async def publish(self, values: Values, leased: Values, lease: str) -> bool:
         """Bring the store to `values`, and to `leased` under `lease` if there is one; false if it does not answer.
 
-        Raises `LeaseLost` if that lease has ended.
+        What is leased is written first. What there is of one replica is never torn apart. Raises `LeaseLost` if that lease has ended.
         """
-        wanted = {**values, **(leased if lease else {})}
+        wanted = {**(leased if lease else {}), **values}
         leases = dict.fromkeys(leased, lease) if lease else {}
         changed = [key for key in wanted if self._differs(key, wanted[key]) or leases.get(key) != self._leases.get(key)]
         if not changed:
             return True
         for key in changed:
             self._written.pop(key, None)  # until it has worked, nothing is known of what is there
-        if not await self._transact([self._write(key, wanted[key], leases.get(key)) for key in changed]):
-            return False
+        for batch in batches(changed, MAX_OPERATIONS):
+            if not await self._transact([self._write(key, wanted[key], leases.get(key)) for key in batch]):
+                return False
         self._written, self._leases = wanted, leases
         return True
 
@@ -70,6 +73,18 @@ class Publisher:
             self._logger.info("the store takes reports from this node again")
         self._is_silent = False
         return True
+
+
+def batches(changed: Sequence[str], size: int) -> Iterator[list[str]]:
+    """The keys in batches of at most `size`; those of one replica, which follow each other, stay together."""
+    batch: list[str] = []
+    for _, group in groupby(changed, lambda key: keys.replica_of(key) or key):
+        together = list(group)
+        if len(batch) + len(together) > size:
+            yield batch
+            batch = []
+        batch += together
+    yield batch
 
 
 def _same(one: Value | None, other: Value | None) -> bool:

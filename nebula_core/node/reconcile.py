@@ -1,7 +1,8 @@
 """What a node has to do next: the plans and what it runs in, one action at most per replica out. No I/O.
 
-Only a plan that is there stops an engine: one that says `drain`, one that lists the replica no more, or one that wants it otherwise.
-A plan that is missing, for whatever reason, changes nothing: what runs goes on, and is healed by what is known of it.
+Only a plan that speaks of a replica stops its engine: one that says `drain`, that wants it otherwise, or that has it on another node.
+Where a plan is missing or does not list the replica, for whatever reason, nothing changes: what runs goes on, and is healed by what is
+known of it. The scheduler gives each endpoint that no assignment stands for a draining one, so that nothing is left over.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class NodePlan:
     """The plan's `mod_revision`."""
     assignments: Mapping[str, Assignment]
     """By `replica_id`."""
+    elsewhere: frozenset[str] = frozenset()
+    """The `replica_id` of those that the plan has on other nodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,11 @@ def reconcile(node_id: str, plans: Mapping[str, NodePlan], observed: Observed, l
     return actions
 
 
+def unlisted(plans: Mapping[str, NodePlan], replicas: Iterable[Replica]) -> set[Replica]:
+    """Those of `replicas` whose model has a plan that says nothing of them."""
+    return {replica for replica in replicas if replica[0] in plans and not _is_listed(plans[replica[0]], replica)}
+
+
 def next_start_s(replicas: Iterable[ReplicaState], now: float) -> float | None:
     """Seconds until the next start that is being waited for; `None`: there is none."""
     return min((max(0.0, state.due - now) for state in replicas if state.phase is Phase.WAITING), default=None)
@@ -107,7 +115,7 @@ def _decide(replica: Replica, plan: NodePlan | None, stored: bool, observed: Obs
     state = observed.replicas.get(replica)
     if state is not None and state.phase is Phase.STOPPING:
         return None
-    if plan is None:
+    if plan is None or not _is_listed(plan, replica):
         return None if state is None else _keep(replica, state, None, observed, limits, now)
     wanted = plan.assignments.get(replica[1])
     if wanted is None or wanted.wanted == DRAIN:
@@ -121,6 +129,10 @@ def _decide(replica: Replica, plan: NodePlan | None, stored: bool, observed: Obs
     if state.phase is Phase.WAITING:
         return _start(replica, wanted, observed)
     return _leave(replica, state, plan, observed, limits, now)
+
+
+def _is_listed(plan: NodePlan, replica: Replica) -> bool:
+    return replica[1] in plan.assignments or replica[1] in plan.elsewhere
 
 
 def _start(replica: Replica, assignment: Assignment, observed: Observed) -> Start:

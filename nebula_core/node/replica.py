@@ -69,11 +69,6 @@ class ReplicaState:
     drain: Drain | None = None
 
     @property
-    def has_engine(self) -> bool:
-        """Whether an engine runs, or is being started or ended."""
-        return self.phase is not Phase.WAITING
-
-    @property
     def is_unhealthy(self) -> bool:
         """Whether it was well and is no more."""
         return self.failed_probes >= FAILED_PROBES

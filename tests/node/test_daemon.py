@@ -5,6 +5,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
+import msgspec
 import pytest
 from nebula_probe_http.probe import HttpProbe
 from nebula_runtime_process import ProcessSettings, build
@@ -72,6 +73,7 @@ class Fleet:
         self.store = store
         self.data_dir = tmp_path / "data"
         self.runtime = None
+        self.engines = {"fake": FakeEngine()}
         self.metrics = Metrics()
         [port] = free_ports(1)
         self.settings = Settings(
@@ -94,12 +96,11 @@ class Fleet:
             daemon = NodeDaemon(
                 store=self.store,
                 mirror=mirror,
-                engines={"fake": FakeEngine()},
+                engines=self.engines,
                 runtime=self.start_runtime(),
                 probes={"http": HttpProbe(http)},
                 make_scraper=lambda name: FakeScraper(),
                 settings=self.settings,
-                data_dir=self.data_dir,
                 logger=logger,
                 clock=time.monotonic,
                 http=http,
@@ -233,7 +234,7 @@ async def test_restarts_and_load_are_counted_as_long_as_the_replica_is_here(flee
         await fleet.when(READY, incarnation=2)
         await eventually(fleet.series("nebula_container_status", {(UID, "0", "fake"): 1}))
         assert fleet.shown("nebula_container_restart_total") == {(UID,): 1}
-        await fleet.plan()
+        await fleet.plan(assignment(wanted=DRAIN))
         await fleet.gone()
         for name in ("nebula_container_status", "nebula_container_restart_total", "nebula_engine_running_requests"):
             await eventually(fleet.series(name, {}))
@@ -330,11 +331,55 @@ async def test_a_drain_can_be_called_off(fleet):
         assert await fleet.pid() == pid
 
 
-async def test_a_plan_that_lists_it_no_more_ends_an_engine(fleet):
+async def test_a_plan_that_lists_it_no_more_ends_no_engine_and_is_said_once(fleet, caplog):
     async with fleet.node():
         await fleet.plan(assignment())
         await fleet.when(READY)
-        await fleet.plan()
+        await report(fleet, revision=10**6)
+        pid = await fleet.pid()
+        for _ in range(2):
+            await fleet.plan()
+            await fleet.put(keys.placement("other"), PlacementPlan(model_uid="other", plan_version=1, assignments=(other_model(),)))
+            await eventually(lambda: fleet.value(keys.endpoint("other", "0"), EndpointInfo))  # the node has seen both
+        assert (await fleet.endpoint()).state == READY
+        assert pid in [handle.pid for handle in await fleet.handles()]
+        assert caplog.text.count("plan does not list it") == 1
+
+
+async def test_a_replica_that_moved_to_another_node_is_ended_here(fleet):
+    async with fleet.node():
+        await report(fleet, revision=10**6)
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        await fleet.plan(msgspec.structs.replace(assignment(), node_id="other"))
+        await fleet.gone()
+
+
+async def test_after_a_restart_a_drain_waits_for_gateways_to_be_heard_of(fleet):
+    fleet.settings = fleet.settings.model_copy(update={"store": StoreSettings(lease_s=600)})
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        pid = await fleet.pid()
+    async with fleet.node():
+        await fleet.plan(assignment(wanted=DRAIN))
+        await fleet.when(DRAINING)
+        await fleet.put(keys.placement("other"), PlacementPlan(model_uid="other", plan_version=1, assignments=(other_model(),)))
+        await eventually(lambda: fleet.value(keys.endpoint("other", "0"), EndpointInfo))
+        assert pid in [handle.pid for handle in await fleet.handles()]
+        await report(fleet, revision=(await fleet.store.get(keys.placement(UID))).mod_revision)
+
+        async def ended():
+            return pid not in [handle.pid for handle in await fleet.handles()]
+
+        await eventually(ended)
+
+
+async def test_where_no_gateway_is_heard_of_for_a_lease_there_is_none(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        await fleet.plan(assignment(wanted=DRAIN))
         await fleet.gone()
 
 
@@ -394,7 +439,8 @@ async def test_an_engine_elsewhere_is_watched_but_not_stopped(fleet):
             return found if found and found.state == READY else None
 
         assert (await eventually(ready)).url == engine.url
-        await fleet.put(keys.placement("ext"), PlacementPlan(model_uid="ext", plan_version=2))
+        leaving = msgspec.structs.replace(attached, wanted=DRAIN)
+        await fleet.put(keys.placement("ext"), PlacementPlan(model_uid="ext", plan_version=2, assignments=(leaving,)))
 
         async def let_go():
             return await fleet.value(keys.endpoint("ext", "0"), EndpointInfo) is None
@@ -454,3 +500,29 @@ async def test_a_handle_says_which_replica_it_is(fleet):
         assert note.replica == (UID, "0")
         assert (note.url, note.api_key) == (endpoint.url, endpoint.api_key)
         assert handle.name.startswith("org_model-0-")
+
+
+class Forgetful(FakeEngine):
+    """A plugin that was changed for the worse while its engine ran."""
+
+    def health_path_for(self, spec):
+        raise RuntimeError("a bug in a plugin")
+
+
+async def test_a_plugin_that_fails_on_adoption_ends_no_other_watch(fleet, caplog):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        pid = await fleet.pid()
+    fleet.engines = {"fake": Forgetful(), "good": FakeEngine()}
+    async with fleet.node():
+        good = Assignment(replica_id="0", node_id="n", spec=ReplicaSpec(model_uid="good", engine="good"), assignment_version="v1")
+        await fleet.put(keys.placement("good"), PlacementPlan(model_uid="good", plan_version=1, assignments=(good,)))
+
+        async def ready():
+            found = await fleet.value(keys.endpoint("good", "0"), EndpointInfo)
+            return found is not None and found.state == READY
+
+        await eventually(ready)
+        assert pid in [handle.pid for handle in await fleet.handles()]
+    assert f"(process {pid}) runs on but is not watched: its plugin failed" in caplog.text

@@ -13,9 +13,21 @@ from nebula_core.interfaces import Health, Probe, Scraper
 from nebula_core.node.health import MAX_PAGE_BYTES, Inspector, Target, make_fetch
 from nebula_core.node.note import Note, decode, engine_name
 from nebula_core.node.ports import base_url, free_port
+from nebula_core.node.publisher import batches
+from nebula_core.store import keys
 from nebula_core.types import Assignment, EndpointStats, ReplicaSpec
 
 logger = logging.getLogger("test")
+
+
+@given(st.lists(st.integers(0, 40)), st.integers(2, 9))
+def test_what_a_node_writes_is_cut_into_batches_that_tear_no_replica_apart(numbers, size):
+    written = [keys.node("n"), *(key(f"m{number}", "0") for number in dict.fromkeys(numbers) for key in (keys.endpoint, keys.stats))]
+    cut = list(batches(written, size))
+    assert [key for batch in cut for key in batch] == written
+    assert all(0 < len(batch) <= size for batch in cut)
+    homes = [keys.replica_of(key) for batch in cut for key in {keys.replica_of(key): key for key in batch}.values()]
+    assert len(homes) == len(set(homes))
 
 
 @given(st.tuples(st.text(min_size=1), st.text(min_size=1)))

@@ -5,7 +5,19 @@ from hypothesis import strategies as st
 
 from nebula_core.interfaces import Health
 from nebula_core.node import replica as transitions
-from nebula_core.node.reconcile import BeginDrain, Forget, Limits, NodePlan, Observed, Resume, Start, Stop, next_start_s, reconcile
+from nebula_core.node.reconcile import (
+    BeginDrain,
+    Forget,
+    Limits,
+    NodePlan,
+    Observed,
+    Resume,
+    Start,
+    Stop,
+    next_start_s,
+    reconcile,
+    unlisted,
+)
 from nebula_core.node.replica import Drain, Phase, ReplicaState
 from nebula_core.types import DRAIN, RUN, Assignment, EndpointInfo, GatewayStatus, ReplicaSpec
 
@@ -18,8 +30,8 @@ def assignment(replica_id="0", version="v1", wanted=RUN, uid="m"):
     return Assignment(replica_id=replica_id, node_id="n", spec=spec, assignment_version=version, wanted=wanted)
 
 
-def plan(*assignments, revision=5):
-    return {"m": NodePlan(revision, {each.replica_id: each for each in assignments})}
+def plan(*assignments, revision=5, elsewhere=()):
+    return {"m": NodePlan(revision, {each.replica_id: each for each in assignments}, frozenset(elsewhere))}
 
 
 def up(**fields):
@@ -68,8 +80,17 @@ def test_a_drain_is_announced_first():
     assert decide(plan(assignment(wanted=DRAIN)), up()) == [BeginDrain(ONE, 5)]
 
 
-def test_a_plan_that_lists_the_replica_no_more_is_a_drain():
-    assert decide(plan(), up()) == [BeginDrain(ONE, 5)]
+def test_a_plan_that_has_the_replica_on_another_node_is_a_drain():
+    assert decide(plan(elsewhere=["0"]), up()) == [BeginDrain(ONE, 5)]
+    assert unlisted(plan(elsewhere=["0"]), [ONE]) == set()
+
+
+def test_a_plan_that_does_not_list_the_replica_changes_nothing():
+    for plans in (plan(), plan(assignment("1")), plan(elsewhere=["1"])):
+        assert [action for action in decide(plans, up(), endpoints={ONE: endpoint()}) if action.replica == ONE] == []
+        assert unlisted(plans, [ONE]) == {ONE}
+    assert unlisted({}, [ONE]) == set()
+    assert unlisted(plan(assignment()), [ONE]) == set()
 
 
 def test_a_draining_engine_is_stopped_when_every_gateway_has_passed_the_plan_and_nothing_runs():
@@ -88,7 +109,8 @@ def test_a_drain_does_not_last_for_ever():
 
 
 def test_an_engine_that_never_was_ready_has_nothing_to_drain():
-    assert decide(plan(), up(phase=Phase.STARTING), gateways=[gateway(0)]) == [Stop(ONE, "", planned=True)]
+    draining = plan(assignment(wanted=DRAIN))
+    assert decide(draining, up(phase=Phase.STARTING), gateways=[gateway(0)]) == [Stop(ONE, "", planned=True)]
 
 
 def test_a_drain_can_be_called_off():
@@ -114,10 +136,11 @@ def test_an_engine_that_does_not_get_ready_in_time_is_stopped():
 
 
 def test_an_endpoint_that_nothing_stands_for_is_forgotten_if_it_is_ours_and_a_plan_says_so():
-    for plans in (plan(), plan(assignment(wanted=DRAIN))):
+    for plans in (plan(elsewhere=["0"]), plan(assignment(wanted=DRAIN))):
         assert decide(plans, endpoints={ONE: endpoint()}) == [Forget(ONE)]
         assert decide(plans, endpoints={ONE: endpoint(node_id="other")}) == []
-    assert decide({}, endpoints={ONE: endpoint()}) == []
+    for plans in ({}, plan()):
+        assert decide(plans, endpoints={ONE: endpoint()}) == []
 
 
 def test_a_wanted_state_of_a_newer_nebula_neither_starts_nor_stops_anything():
@@ -152,15 +175,15 @@ gateways = st.lists(
 )
 
 
-@given(worlds, gateways, times)
-def test_without_a_plan_nothing_is_stopped_but_what_has_failed(world, gateways_, now):
-    for action in reconcile("n", {}, Observed(replicas=world, gateways=gateways_), LIMITS, now):
+@given(worlds, gateways, times, st.sampled_from([{}, plan(), plan(assignment("3"))]))
+def test_what_no_plan_speaks_of_is_not_stopped_unless_it_has_failed(world, gateways_, now, plans):
+    for action in reconcile("n", plans, Observed(replicas=world, gateways=gateways_), LIMITS, now):
         if isinstance(action, Stop):
             assert not action.planned
             assert world[action.replica].is_unhealthy or world[action.replica].phase is Phase.STARTING
         else:
             assert isinstance(action, Start)
-            assert world[action.replica].phase is Phase.WAITING
+            assert action.replica not in world or world[action.replica].phase is Phase.WAITING
 
 
 @given(plans_of_m, worlds, gateways, times)
@@ -169,12 +192,13 @@ def test_there_are_never_two_engines_of_one_replica(plans, world, gateways_, now
     assert len({action.replica for action in actions}) == len(actions)
     for action in actions:
         if isinstance(action, Start | Forget) and action.replica in world:
-            assert not world[action.replica].has_engine
+            assert world[action.replica].phase is Phase.WAITING
 
 
 @given(plans_of_m, worlds)
 def test_it_comes_to_rest_with_exactly_what_the_plan_asks_for(plans, world):
-    now, world = 1000.0, dict(world)
+    now = 1000.0
+    world = {replica: state for replica, state in world.items() if replica not in unlisted(plans, world)}
     for _ in range(12):
         actions = reconcile("n", plans, Observed(replicas=world, gateways=[gateway(9)]), LIMITS, now)
         for action in actions:

@@ -82,13 +82,13 @@ class Folder:
         """How the engine ended, as far as its shim could say."""
         try:
             return Exit(int((self.path / "exit").read_text()))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return Exit(None)
 
     def clear(self) -> None:
-        """Remove everything but the logs."""
+        """Remove every file but the logs. A folder is none of ours: somebody put it there."""
         for file in self.path.iterdir():
-            if file not in (self.log, self._old_log):
+            if file not in (self.log, self._old_log) and not (file.is_dir() and not file.is_symlink()):
                 file.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -64,7 +64,11 @@ class ProcessRuntime(Runtime):
                 continue
             if record is not None:
                 await self._ended(folder.handle(record), record)
-            folder.clear()
+            try:
+                folder.clear()
+            except OSError as error:  # what somebody else put here must not keep the engines from being found
+                self._logger.warning("%s is no folder of an engine and is left alone: %s", path, error)
+                continue
             ended_folders.append(folder)
         self._forget_logs(ended_folders)
         return found
@@ -86,6 +90,11 @@ class ProcessRuntime(Runtime):
     async def last_lines(self, name: str, count: int) -> list[str]:
         """The last lines of its last run."""
         return self._folder(name).last_lines(count)
+
+    def log_of(self, name: str) -> str:
+        """The path of its log, which may have a `log.old` beside it."""
+        log = self._folder(name).log
+        return str(log) if log.exists() else ""
 
     def _folder(self, name: str) -> Folder:
         if not NAME.fullmatch(name) or name in (".", ".."):

@@ -300,3 +300,25 @@ async def test_files_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
 def test_a_misspelt_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="log_byte"):
         ProcessSettings.model_validate({"log_byte": 5})
+
+
+async def test_what_somebody_else_put_into_the_data_folder_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "stray" / "folder").mkdir(parents=True)
+    (tmp_path / "stray" / "exit").mkdir()
+    runtime = make(tmp_path)
+    handle = await runtime.start("one", fake_launch(), b"")
+    try:
+        (tmp_path / "one" / "notes").mkdir()
+        assert await runtime.running() == [handle]
+    finally:
+        await runtime.stop(handle, 0)
+    assert await runtime.running() == []
+    assert (tmp_path / "stray" / "folder").is_dir()
+    assert (tmp_path / "one" / "notes").is_dir()
+
+
+async def test_a_log_can_be_found_once_there_is_one(tmp_path: Path) -> None:
+    runtime = make(tmp_path)
+    assert runtime.log_of("one") == ""
+    await runtime.stop(await runtime.start("one", fake_launch(), b""), 0)
+    assert runtime.log_of("one") == str(tmp_path / "one" / "log")
