@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import typer
     from fastapi import FastAPI
 
-    from nebula_core.interfaces import Engine, Exporter, Probe, Runtime, Scraper, Store, Strategy
+    from nebula_core.app import App
+    from nebula_core.interfaces import Devices, Engine, Exporter, Probe, Runtime, Scraper, Store, Strategy
     from nebula_core.provider import Provider
     from nebula_core.roles import Role
 
@@ -49,6 +50,11 @@ def nebula_register_scrapers() -> list[Provider[Scraper]]:  # type: ignore[empty
 
 
 @hookspec
+def nebula_register_devices() -> list[Provider[Devices]]:  # type: ignore[empty-body]
+    """Return readers of GPUs; `[node] devices` chooses among them. Built in nodes."""
+
+
+@hookspec
 def nebula_register_exporters() -> list[Provider[Exporter]]:  # type: ignore[empty-body]
     """Return metrics exporters; the admin port serves the page of each. Built in every control process."""
 
@@ -59,13 +65,13 @@ def nebula_register_stores() -> list[Provider[Store]]:  # type: ignore[empty-bod
 
 
 @hookspec
-def nebula_lifespan(role: Role) -> AbstractAsyncContextManager[None]:  # type: ignore[empty-body]
-    """Return an async context manager that is entered when a role has started and left before it stops."""
+def nebula_lifespan(app: App, role: Role) -> AbstractAsyncContextManager[None]:  # type: ignore[empty-body]
+    """Return an async context manager that is entered when a role has started and left before it stops. `app` has what it needs."""
 
 
 @hookspec
 def nebula_add_routes(app: FastAPI) -> None:
-    """Add routes to the admin API, before it starts. They are behind its token like all others."""
+    """Add routes to the admin API, before it starts. They are behind its token like all others; `app.state.nebula` is the `App`."""
 
 
 @hookspec

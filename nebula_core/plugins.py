@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "runtime": "nebula_register_runtimes",
     "probe": "nebula_register_probes",
     "scraper": "nebula_register_scrapers",
+    "devices": "nebula_register_devices",
     "exporter": "nebula_register_exporters",
     "store": "nebula_register_stores",
 }
@@ -95,7 +96,9 @@ class Plugins:
         try:
             return offer.provider.build(context(offer.plugin), settings)
         except Exception as error:
-            raise PluginError(f'the plugin "{offer.plugin}" failed to build its {kind} "{name}": {error}') from error
+            raise PluginError(
+                f'the plugin "{offer.plugin}" failed to build its {kind} "{name}": {error}; {way_out(offer.plugin)}'
+            ) from error
 
     def builder(self, tables: Mapping[str, Mapping[str, Any]], data_dir: Path, metrics: Metrics, http: httpx.AsyncClient | None) -> Build:
         """A function that builds providers with these settings tables; each plugin gets a folder of its own under `data_dir`."""
@@ -135,7 +138,7 @@ def load(disabled: Iterable[str] = (), found: Iterable[EntryPoint] | None = None
             if clash is not offer:
                 raise PluginError(
                     f'the {offer.kind} "{offer.provider.name}" is provided by two plugins, "{clash.plugin}" and "{offer.plugin}"; '
-                    + _way_out(offer.plugin)
+                    + way_out(offer.plugin)
                 )
         infos.append(PluginInfo(point.name, distribution, version, True, "", _provides(point.name, module, offers)))
     _check_pending(manager)
@@ -168,16 +171,16 @@ def _register(manager: pluggy.PluginManager, point: EntryPoint) -> ModuleType:
     try:
         module = point.load()
     except Exception as error:
-        raise PluginError(f'the plugin "{point.name}" failed to load: {type(error).__name__}: {error}; {_way_out(point.name)}') from error
+        raise PluginError(f'the plugin "{point.name}" failed to load: {type(error).__name__}: {error}; {way_out(point.name)}') from error
     if not isinstance(module, ModuleType):
-        raise PluginError(f'the entry point "{point.name}" must name a module, not {point.value}; {_way_out(point.name)}')
+        raise PluginError(f'the entry point "{point.name}" must name a module, not {point.value}; {way_out(point.name)}')
     for name, _ in inspect.getmembers(module, inspect.iscoroutinefunction):
         if name.startswith("nebula_"):
-            raise PluginError(f'the plugin "{point.name}" implements {name} as a coroutine: hooks are plain `def`; {_way_out(point.name)}')
+            raise PluginError(f'the plugin "{point.name}" implements {name} as a coroutine: hooks are plain `def`; {way_out(point.name)}')
     try:
         manager.register(module, name=point.name)
     except (ValueError, pluggy.PluginValidationError) as error:
-        raise PluginError(f'the plugin "{point.name}" cannot be registered: {error}; {_way_out(point.name)}') from error
+        raise PluginError(f'the plugin "{point.name}" cannot be registered: {error}; {way_out(point.name)}') from error
     return module
 
 
@@ -190,12 +193,12 @@ def _offers_of(plugin: str, module: ModuleType) -> list[Offer]:
         try:
             providers = register()
         except Exception as error:
-            raise PluginError(f'the plugin "{plugin}" failed in {hook}: {error}; {_way_out(plugin)}') from error
+            raise PluginError(f'the plugin "{plugin}" failed in {hook}: {error}; {way_out(plugin)}') from error
         for provider in providers:
             if provider.api_version != API_VERSION:
                 raise PluginError(
                     f'the {kind} "{provider.name}" of the plugin "{plugin}" is made for plugin interface {provider.api_version}, '
-                    f"this Nebula has {API_VERSION}; install a version of it that fits, or {_way_out(plugin)}"
+                    f"this Nebula has {API_VERSION}; install a version of it that fits, or {way_out(plugin)}"
                 )
             offers.append(Offer(kind, provider, plugin))
     return offers
@@ -211,10 +214,11 @@ def _check_pending(manager: pluggy.PluginManager) -> None:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{error}; {_way_out(manager.get_name(error.plugin) or '?')}") from error
+        raise PluginError(f"{error}; {way_out(manager.get_name(error.plugin) or '?')}") from error
 
 
-def _way_out(plugin: str) -> str:
+def way_out(plugin: str) -> str:
+    """What to do about a plugin that is at fault."""
     return f'uninstall it or disable it with `[plugins] disabled = ["{plugin}"]`'
 
 

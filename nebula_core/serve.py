@@ -19,20 +19,24 @@ from nebula_core.admin.server import AdminServer, bind
 from nebula_core.admin.view import View
 from nebula_core.app import App, load_plugins, open_app
 from nebula_core.background import background
+from nebula_core.errors import PluginError
 from nebula_core.gateway.control import PREFIXES as GATEWAY_PREFIXES
 from nebula_core.gateway.control import GatewayControl
 from nebula_core.limits import raise_file_limit
 from nebula_core.metrics import Snapshot, merge
 from nebula_core.node.daemon import NodeDaemon
+from nebula_core.plugins import way_out
 from nebula_core.roles import Progress, Role
 from nebula_core.scheduler.loop import SchedulerLoop
 from nebula_core.settings import Settings
 from nebula_core.store import keys
+from nebula_core.store.filelock import locked
 from nebula_core.types import ModelRequest
 
 PREFIXES = (*GATEWAY_PREFIXES, keys.STATUS, keys.NODES, keys.GATEWAYS, keys.SEEDS, keys.SCHEDULER_LEADER)
 ALL_ROLES = frozenset(Role)
 VERSION = version("nebula-serving")
+ALREADY_RUNS = "a {role} runs on {folder} already, as process {{holder}}; give each its own data_dir"
 
 
 async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, keep_going: bool = False) -> None:
@@ -41,11 +45,28 @@ async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, kee
     With all three roles this process owns its engines: it stops them when it stops, and ends if a declared model does not start,
     unless `keep_going`. A node alone leaves its engines running, for the next one to adopt.
     """
-    stopped = _stop_signal()
+    stopped, opened = _stop_signal(), asyncio.Event()
+    running = asyncio.create_task(_run(roles, settings, progress, stopped, opened, keep_going=keep_going), name="nebula")
+    await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if not opened.is_set():
+        running.cancel()  # it may be waiting for a store that does not answer
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not stopped.done():
+            raise
+
+
+async def _run(
+    roles: Set[Role], settings: Settings, progress: Progress, stopped: asyncio.Future[None], opened: asyncio.Event, *, keep_going: bool
+) -> None:
+    """Open everything, say so by `opened`, and close it when `stopped` is done."""
     plugins = load_plugins(settings)
     raise_file_limit()
     progress.step(f"opening the {settings.store.use} store in {settings.data_dir}")
     async with open_app(settings, plugins, PREFIXES) as app, AsyncExitStack() as stack:
+        for role in roles:
+            stack.enter_context(locked(settings.data_dir / f"{role}.lock", ALREADY_RUNS.format(role=role, folder=settings.data_dir)))
         alone = roles == ALL_ROLES
         declared = startup.requests(app)
         if alone and not keep_going:
@@ -63,12 +84,22 @@ async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, kee
         if gateway is not None:
             await stack.enter_async_context(_serving(gateway))
         for role in sorted(roles):
-            for lifespan in plugins.hook.nebula_lifespan(role=role):
-                await stack.enter_async_context(lifespan)
+            await _enter_lifespans(app, role, stack)
+        opened.set()
         ready = _say_ready(app, admin, gateway, declared if alone else (), progress, since=opened_at, keep_going=keep_going)
         await _until(stopped, ready)
         await stopped
         progress.step("stopping: running requests may finish; a second Ctrl-C does not wait")
+
+
+async def _enter_lifespans(app: App, role: Role, stack: AsyncExitStack) -> None:
+    for hook in sorted(app.plugins.hook.nebula_lifespan.get_hookimpls(), key=lambda hook: hook.plugin_name):
+        try:
+            arguments: dict[str, Any] = {"app": app, "role": role}
+            lifespan: Any = hook.function(*(arguments[name] for name in hook.argnames))
+            await stack.enter_async_context(lifespan)
+        except Exception as error:
+            raise PluginError(f'the plugin "{hook.plugin_name}" failed in nebula_lifespan: {error}; {way_out(hook.plugin_name)}') from error
 
 
 def _introduce(app: App, roles: Set[Role]) -> None:
@@ -103,7 +134,8 @@ async def _until(stopped: asyncio.Future[None], work: Coroutine[Any, Any, None])
         await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
     finally:
         task.cancel()
-    if task.done():
+        await asyncio.wait([task])
+    if not task.cancelled():
         task.result()
 
 
@@ -131,6 +163,7 @@ def _admin(app: App, gateway: GatewayControl | None) -> Admin:
         exporters=app.exporters(),
     )
     api = make_app(view, token.ensure(app.settings.data_dir))
+    api.state.nebula = app
     return Admin(view, AdminServer(api, bind(app.settings.admin.host, app.settings.admin.port)))
 
 
@@ -175,6 +208,7 @@ async def _node(app: App, *, owns_engines: bool) -> AsyncIterator[None]:
         http=app.http,
         version=VERSION,
         metrics=app.metrics,
+        devices=app.devices(),
     )
     try:
         async with background(daemon.run()):

@@ -23,7 +23,7 @@ from nebula_core.admin.security import ANYBODY, ASSETS, WITHOUT_TOKEN, Security
 from nebula_core.admin.view import View
 from nebula_core.errors import InvalidModelRequest, PluginError
 from nebula_core.masks import MASK, mask, secrets_in
-from nebula_core.plugins import Plugins
+from nebula_core.plugins import Plugins, way_out
 
 EXAMPLE = {"engine": "llamacpp", "source": "smollm2", "replicas": 1}
 Table = dict[str, Any]
@@ -170,4 +170,4 @@ def _add_plugin_routes(app: FastAPI, plugins: Plugins) -> None:
             implementation.function(**dict.fromkeys(implementation.argnames, app))
         except Exception as error:
             name = implementation.plugin_name
-            raise PluginError(f'the plugin "{name}" failed to add its routes: {error}; uninstall or disable it') from error
+            raise PluginError(f'the plugin "{name}" failed to add its routes: {error}; {way_out(name)}') from error

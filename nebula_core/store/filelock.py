@@ -13,14 +13,14 @@ from nebula_core.errors import StoreLocked
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` for this process. Raises `StoreLocked` naming the process that holds it.
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock file `path` for this process. Else raises `StoreLocked` with `refusal`, whose `{holder}` is the process that holds it.
 
     The file stays: to remove it would let a third process lock a new file while a second one waits for the old.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor, path)
+        _lock(descriptor, refusal)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()} ({_program()})\n".encode(), 0)
         yield
@@ -28,15 +28,12 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def _lock(descriptor: int, refusal: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "unknown"
-        raise StoreLocked(
-            f"the embedded store in {path.parent} is held by process {holder}. It serves one process: `nebula up` runs all roles "
-            'in one; for roles of their own, on one machine or several, set `[store] use = "etcd"`.'
-        ) from error
+        raise StoreLocked(refusal.format(holder=holder)) from error
 
 
 def _program() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
@@ -75,3 +76,11 @@ def test_keep_going_serves_what_starts(make_nebula, tmp_path):
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) <= 60
     assert "broken.gguf" in str(nebula.model("broken"))
+
+
+@pytest.mark.parametrize("after_s", [0.2, 0.7, 1.0, 1.3, 2.0])
+def test_sigterm_at_any_moment_of_a_start_leaves_nothing_behind(make_nebula, after_s):
+    nebula = make_nebula('[[models]]\nmodel_uid = "m"\nengine = "llamacpp"\n').start(wait=False)
+    time.sleep(after_s)  # not to wait for anything: to hit another step of the start each time
+    assert nebula.stop() in (0, -15)  # -15: Python was still importing
+    assert nebula.processes() == {}
