@@ -72,10 +72,14 @@ class Cluster:
         failures: list[Silent] = []
         for member in tuple(self._members):
             try:
-                return await self._ask(member, method, request)
+                answer = await self._ask(member, method, request)
             except Silent as error:
                 failures.append(error)
-                self._set_aside(member, error)
+                self._set_aside(member)
+            else:
+                if failures:
+                    self._logger.warning("%s; going on with %s", failures[0], member.address)
+                return answer
         raise self._nobody(failures)
 
     async def call_once(self, method: Method, request: Any) -> Any:
@@ -85,8 +89,8 @@ class Cluster:
         member = self._members[0]
         try:
             return await self._ask(member, method, request)
-        except Silent as error:
-            self._set_aside(member, error)
+        except Silent:
+            self._set_aside(member)
             raise
 
     async def barrier(self) -> Place:
@@ -99,8 +103,8 @@ class Cluster:
         member = self._members[0]
         try:
             return await self._authorized(member, lambda token: _open_watch(member, request, token))
-        except Silent as error:
-            self._set_aside(member, error)
+        except Silent:
+            self._set_aside(member)
             raise
 
     async def _check_login(self) -> None:
@@ -144,12 +148,10 @@ class Cluster:
             self._logger.warning("%s; [store_etcd] user is of no use now", error)
             return ""
 
-    def _set_aside(self, member: Member, error: Silent) -> None:
+    def _set_aside(self, member: Member) -> None:
         """Use another member from now on, unless that has happened already."""
         if self._members[0] is member:
             self._members.rotate(-1)
-            if self._is_open and self._members[0] is not member:
-                self._logger.warning("%s; going on with %s", error, self._members[0].address)
 
     def _note(self, place: Place) -> None:
         if self._is_open and place.cluster_id != self.place.cluster_id:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,18 @@ async def test_a_watch_raises_if_etcd_stays_away(etcd: Etcd, store_on: StoreOn) 
 
         with pytest.raises(StoreUnavailable):
             await next_of(batches)
+
+
+async def test_a_watch_ends_with_its_store(etcd: Etcd, store_on: StoreOn) -> None:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(store_on(etcd))
+        async with store.watch("/", await put(store, "/a", b"")) as batches:
+            waiting = asyncio.create_task(next_of(batches))
+            await until(lambda: etcd.metric("etcd_debugging_mvcc_watcher_total") == 1)
+            await stack.aclose()
+
+            with pytest.raises(StoreUnavailable, match="closed"):
+                await waiting
 
 
 async def test_a_wait_that_is_cancelled_loses_nothing(etcd: Etcd, store_on: StoreOn) -> None:
