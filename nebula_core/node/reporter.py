@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from nebula_core.errors import LeaseLost, StoreUnavailable
+from nebula_core.errors import LeaseLost
 from nebula_core.interfaces import Store
 from nebula_core.node.publisher import Publisher, Values
 from nebula_core.store import keys
@@ -55,17 +55,12 @@ class Reporter:
         await self._publisher.publish(values, {}, "")
 
     async def _hold_lease(self) -> None:
-        while True:
-            try:
-                async with LeaseKeeper(self._store, self._lease_s, self._logger) as keeper:
-                    self._keeper = keeper
-                    lease = keeper.lease
-                    while True:
-                        self.wake()
-                        lease = await keeper.replaced(lease)
-            except StoreUnavailable as error:
-                self._logger.warning("this node has no lease, trying again: %s", error)
-                await asyncio.sleep(self._retry_s)
+        async with LeaseKeeper(self._store, self._lease_s, self._logger) as keeper:
+            self._keeper = keeper
+            lease = keeper.lease
+            while True:
+                self.wake()
+                lease = await keeper.replaced(lease)
 
     async def _report(self) -> None:
         while True:

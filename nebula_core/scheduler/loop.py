@@ -49,12 +49,8 @@ class SchedulerLoop:
     async def run(self) -> NoReturn:
         """Lead or stand by, until cancelled. While the store is gone nothing is decided."""
         await self._mirror.wait_synced()
-        while True:
-            try:
-                async with LeaseKeeper(self._store, self._lease_s, self._logger) as keeper:
-                    await self._campaign(keeper)
-            except StoreUnavailable as error:
-                await self._rest(error)
+        async with LeaseKeeper(self._store, self._lease_s, self._logger) as keeper:
+            await self._campaign(keeper)
 
     async def _campaign(self, keeper: LeaseKeeper) -> NoReturn:
         while True:

@@ -25,7 +25,7 @@ class LeaseKeeper:
                 await write_all_keys(lease)
                 lease = await keeper.replaced(lease)
 
-    Entering raises `StoreUnavailable`; later failures are logged and tried again.
+    While the store does not answer, entering waits for it: failures are logged, once, and tried again, then and later.
     """
 
     def __init__(self, store: Store, ttl_s: float, logger: logging.Logger) -> None:
@@ -38,7 +38,7 @@ class LeaseKeeper:
 
     async def __aenter__(self) -> LeaseKeeper:
         async with AsyncExitStack() as stack:
-            self.lease = await self._store.grant(self._ttl_s)
+            self.lease = await self._first()
             stack.push_async_callback(self._revoke)
             await stack.enter_async_context(background(self._keep()))
             self._closing = stack.pop_all()
@@ -54,6 +54,18 @@ class LeaseKeeper:
         async with self._new:
             await self._new.wait_for(lambda: self.lease != lease)
         return self.lease
+
+    async def _first(self) -> str:
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._ttl_s / 3):  # a call that hangs must not keep another from succeeding
+                    return await self._store.grant(self._ttl_s)
+            except (StoreUnavailable, TimeoutError) as error:
+                if not failures:
+                    self._logger.warning("no lease can be had now, waiting for the store: %s", error or "no answer")
+                failures += 1
+            await asyncio.sleep(pause_s(failures, random.random()))
 
     async def _keep(self) -> None:
         failures = 0

@@ -73,6 +73,7 @@ class Mirror:
         self._decoded: dict[str, _Decoded] = {}
         self._subscribers: WeakSet[Changes] = WeakSet()
         self._synced = asyncio.Event()
+        self._gone = False
 
     async def run(self) -> None:
         """Follow the store until cancelled. What it refuses for the moment is tried again; its other errors are raised, in a group."""
@@ -138,9 +139,8 @@ class Mirror:
             except Compacted as error:
                 self._logger.info("%s: %s", copy.prefix, error)
             except StoreUnavailable as error:
-                if copy.connected or not failures:
-                    self._logger.warning("the store is gone, going on with what was last read of %s: %s", copy.prefix, error)
                 copy.connected = False
+                self._tell_gone(error)
                 failures = failures + 1 if time.monotonic() - began < _LONGEST_PAUSE_S else 1
                 await asyncio.sleep(pause_s(failures, random.random()))
 
@@ -150,10 +150,23 @@ class Mirror:
         copy.connected = copy.listed = True
         if all(each.listed for each in self._copies):
             self._synced.set()
+        self._tell_back()
         async with self._store.watch(copy.prefix, listing.revision) as batches:
             async for batch in batches:
                 self._apply(copy, copy.update(batch))
         raise StoreUnavailable("the watch ended")
+
+    def _tell_gone(self, error: StoreUnavailable) -> None:
+        """Once per outage, and not for each prefix."""
+        if not self._gone:
+            going_on = "the store is gone, going on with what was last read" if self._synced.is_set() else "the store does not answer yet"
+            self._logger.warning("%s: %s", going_on, error)
+        self._gone = True
+
+    def _tell_back(self) -> None:
+        if self._gone and self.connected:
+            self._logger.info("the store answers again")
+            self._gone = False
 
     def _apply(self, copy: _Copy, changed: set[str]) -> None:
         for key in changed - copy.entries.keys():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nebula_core.errors import LeaseLost, StoreUnavailable
+from nebula_core.errors import LeaseLost
 from nebula_core.interfaces import Put
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.lease import LeaseKeeper
@@ -18,8 +18,18 @@ from nebula_core.testing.store import DEADLINE_S, keys, until
 LOGGER = logging.getLogger("test")
 
 
-def embedded(folder: Path) -> EmbeddedStore:
-    return EmbeddedStore(folder, EmbeddedSettings(), time.monotonic, LOGGER)
+class Counting(EmbeddedStore):
+    """Counts how often a lease was kept alive."""
+
+    kept_alive = 0
+
+    async def keep_alive(self, lease: str) -> None:
+        await super().keep_alive(lease)
+        self.kept_alive += 1
+
+
+def embedded(folder: Path) -> Counting:
+    return Counting(folder, EmbeddedSettings(), time.monotonic, LOGGER)
 
 
 async def test_it_keeps_its_lease_alive_and_revokes_it_at_the_end(tmp_path: Path):
@@ -27,7 +37,7 @@ async def test_it_keeps_its_lease_alive_and_revokes_it_at_the_end(tmp_path: Path
         async with LeaseKeeper(store, 0.6, LOGGER) as keeper:
             lease = keeper.lease
             await store.transact([Put("/nodes/a", b"", lease)])
-            await asyncio.sleep(1.5)
+            await until(lambda: store.kept_alive >= 6)  # twice the lease's time
             assert keeper.lease == lease
             assert await keys(store, "/nodes/") == ["/nodes/a"]
         assert await keys(store, "/nodes/") == []
@@ -59,9 +69,17 @@ async def test_a_lease_lost_while_the_store_was_gone_is_replaced_when_it_returns
             await store.keep_alive(keeper.lease)
 
 
-async def test_a_store_that_is_gone_at_the_start_is_told(tmp_path: Path):
-    with pytest.raises(StoreUnavailable):
-        await LeaseKeeper(embedded(tmp_path), 10, LOGGER).__aenter__()
+async def test_a_store_that_is_gone_at_the_start_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    store, keeper = embedded(tmp_path), None
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
+        entering = tasks.create_task(LeaseKeeper(store, 10, LOGGER).__aenter__())
+        await until(lambda: "no lease can be had now" in caplog.text)
+        await store.__aenter__()
+        keeper = await entering
+    await store.keep_alive(keeper.lease)
+    await keeper.__aexit__()
+    await store.__aexit__()
+    assert caplog.text.count("no lease can be had now") == 1
 
 
 async def test_leaving_does_not_fail_while_the_store_is_gone(tmp_path: Path):

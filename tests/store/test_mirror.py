@@ -111,6 +111,7 @@ async def test_the_applied_revision_of_a_prefix_moves_with_that_prefix_alone(sto
 
 
 async def test_contents_stand_while_the_store_is_gone_and_catch_up_when_it_returns(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
     first = await embedded(tmp_path).__aenter__()
     lease = await first.grant(60)
     await first.transact([Put(keys.placement("a"), plan("a", 1)), Put(keys.placement("b"), plan("b", 1)), Put(keys.node("n"), b"", lease)])
@@ -130,7 +131,19 @@ async def test_contents_stand_while_the_store_is_gone_and_catch_up_when_it_retur
             assert set(mirror.values(keys.PLACEMENTS, PlacementPlan)) == {keys.placement("b"), keys.placement("c")}
             assert keys.placement("b") not in changed
             assert mirror.entry(keys.node("n")) is None
-            assert caplog.text.count("the store is gone") == len(PREFIXES)
+            assert caplog.text.count("the store is gone") == 1
+            assert caplog.text.count("the store answers again") == 1
+
+
+async def test_a_first_start_without_the_store_says_once_that_it_does_not_answer_yet(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    store = embedded(tmp_path)
+    mirror = Mirror(store, PREFIXES, LOGGER)
+    async with background(mirror.run()):
+        await until(lambda: "the store does not answer yet" in caplog.text)
+        async with store, asyncio.timeout(DEADLINE_S):
+            await mirror.wait_synced()
+            assert mirror.connected
+            assert caplog.text.count("the store") == 1
 
 
 async def test_a_mirror_that_fell_behind_lists_again_and_misses_nothing(tmp_path: Path):
