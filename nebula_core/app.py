@@ -11,7 +11,7 @@ import httpx
 
 from nebula_core import plugins as plugin_loader
 from nebula_core.background import background
-from nebula_core.interfaces import Engine, Exporter, Probe, Runtime, Scraper, Store
+from nebula_core.interfaces import Devices, Engine, Exporter, Probe, Runtime, Scraper, Store
 from nebula_core.metrics import Metrics
 from nebula_core.plugins import Build, Plugins
 from nebula_core.settings import Settings
@@ -46,6 +46,11 @@ class App:
         """A new scraper, which remembers its last sample: one per replica."""
         return self.build("scraper", name, "an engine")  # type: ignore[no-any-return]
 
+    def devices(self) -> dict[str, Devices]:
+        """What reads this node's GPUs, by name."""
+        names = self.settings.node.devices or self.plugins.names("devices")
+        return {name: self.build("devices", name, "[node] devices") for name in names}
+
     def exporters(self) -> dict[str, Exporter]:
         """Every metrics exporter that is installed, by name."""
         return {name: self.build("exporter", name, "the admin port") for name in self.plugins.names("exporter")}
@@ -60,6 +65,8 @@ def load_plugins(settings: Settings) -> Plugins:
     plugins.offer("strategy", settings.router.fallback, "[router] fallback")
     plugins.offer("store", settings.store.use, "[store] use")
     plugins.offer("runtime", settings.node.runtime, "[node] runtime")
+    for name in settings.node.devices:
+        plugins.offer("devices", name, "[node] devices")
     for model in settings.models:
         plugins.offer("engine", model.engine, f'the model "{model.model_uid}"')
         if model.strategy is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nebula_core.metrics import Snapshot
-from nebula_core.types import EndpointStats, ModelRequest, ReplicaSpec
+from nebula_core.types import EndpointStats, GpuStatus, ModelRequest, ReplicaSpec
 
 if TYPE_CHECKING:
     from nebula_core.router.candidate import Candidate, Pick, RouteEvent, RouteRequest
@@ -173,6 +173,24 @@ class Scraper(ABC):
     @abstractmethod
     async def scrape(self, fetch: Fetch) -> EndpointStats:
         """Fetch what it needs and read it; what a page does not carry is `None`. Raises `ScrapeError`."""
+
+
+# --- devices ------------------------------------------------------------------------------------------------------------------
+
+
+class Devices(ABC):
+    """Reads the GPUs of a machine."""
+
+    @abstractmethod
+    def read(self) -> tuple[GpuStatus, ...]:
+        """Every GPU that engines may use, by index; empty where there is none. What one does not tell is `None`.
+
+        Called in a thread at each heartbeat, never twice at once; it may block. It says itself, once, why there are none.
+        """
+
+    def environment(self, gpus: Sequence[GpuStatus]) -> Mapping[str, str]:
+        """What an engine needs in its environment to see these GPUs and no others; with none, what this node may use at all."""
+        return {}
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------------------

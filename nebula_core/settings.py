@@ -89,6 +89,8 @@ class NodeSettings(Table):
     address: str = "127.0.0.1"
     """Address at which gateways reach this node's engines; they listen there."""
     runtime: str = "process"
+    devices: tuple[str, ...] = ()
+    """What reads this machine's GPUs; empty: all that are installed."""
     heartbeat_s: float = Field(3.0, gt=0)
     probe_timeout_s: float = Field(2.0, gt=0)
     start_timeout_s: float = Field(600.0, gt=0)

@@ -58,6 +58,9 @@ class GpuView(Document):
     memory_used_bytes: int | None = None
     temperature_celsius: float | None = None
     utilization: float | None = None
+    power_watts: float | None = None
+    ecc_errors: int | None = None
+    processes: tuple[dict[str, int | None], ...] | None = None
 
 
 class NodeView(Document):

@@ -20,9 +20,10 @@ import msgspec
 
 from nebula_core.background import background
 from nebula_core.errors import LaunchError
-from nebula_core.interfaces import Engine, Handle, Health, Probe, Runtime, Scraper, Store
+from nebula_core.interfaces import Devices, Engine, Handle, Health, Probe, Runtime, Scraper, Store
 from nebula_core.metrics import Metrics
 from nebula_core.node import replica as transitions
+from nebula_core.node.gpus import GpuReader, steadied
 from nebula_core.node.launcher import Launcher, Running, obituary
 from nebula_core.node.measures import NodeMeasures
 from nebula_core.node.note import decode, engine_name
@@ -57,11 +58,13 @@ class NodeDaemon:
         http: httpx.AsyncClient,
         version: str,
         metrics: Metrics,
+        devices: Mapping[str, Devices],
     ) -> None:
         self._mirror, self._runtime, self._settings = mirror, runtime, settings
         self._logger, self._clock = logger, clock
         self._node_id = settings.node_name
         self._limits = Limits(settings.node.start_timeout_s, settings.node.drain_deadline_s)
+        self._gpus = GpuReader(devices, settings.node.probe_timeout_s, logger)
         self._launcher = Launcher(
             engines=engines,
             runtime=runtime,
@@ -70,8 +73,9 @@ class NodeDaemon:
             settings=settings.node,
             http=http,
             logger=logger,
+            gpu_environment=self._gpus.environment,
         )
-        status = NodeStatus(
+        self._status = NodeStatus(
             node_id=self._node_id,
             address=settings.node.address,
             hostname=socket.gethostname(),
@@ -80,7 +84,7 @@ class NodeDaemon:
             engines=tuple(sorted(engines)),
         )
         self._reporter = Reporter(
-            store, mirror, status, settings.store.lease_s, settings.node.heartbeat_s, logger, self._values, self._forget_what_is_gone
+            store, mirror, self._status, settings.store.lease_s, settings.node.heartbeat_s, logger, self._values, self._forget_what_is_gone
         )
         self._measures = NodeMeasures(metrics)
         self._states: dict[Replica, ReplicaState] = {}
@@ -94,6 +98,7 @@ class NodeDaemon:
         self._await_gateways_until = clock() + settings.store.lease_s
         await self._mirror.wait_synced()
         handles = await self._runtime.running()
+        await self._read_gpus()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             for handle in handles:
@@ -243,12 +248,19 @@ class NodeDaemon:
         while True:
             began = self._clock()
             async with asyncio.TaskGroup() as looks:
+                looks.create_task(self._read_gpus())
                 for replica, running in self._running.items():
                     if self._states[replica].phase is Phase.UP:
                         looks.create_task(self._look_at(replica, running))
             self._measures.show_replicas(self._states, self._known_stats())
             self._reporter.wake()
             await asyncio.sleep(max(0.0, self._settings.node.heartbeat_s - (self._clock() - began)))
+
+    async def _read_gpus(self) -> None:
+        gpus = await self._gpus.read()
+        self._measures.show_gpus(gpus)
+        self._status = msgspec.structs.replace(self._status, gpus=steadied(self._status.gpus, gpus))
+        self._reporter.tell(self._status)
 
     async def _until_ready(self, replica: Replica, running: Running) -> None:
         while self._states[replica].phase is Phase.STARTING:

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import httpx
 
@@ -46,6 +46,8 @@ class Launcher:
     settings: NodeSettings
     http: httpx.AsyncClient
     logger: logging.Logger
+    gpu_environment: Callable[[Sequence[int]], Mapping[str, str]]
+    """What an engine needs in its environment to see the GPUs of these indexes only."""
     _ports: dict[Replica, int] = field(default_factory=dict)
 
     async def start(self, assignment: Assignment, incarnation: int) -> Running:
@@ -97,6 +99,7 @@ class Launcher:
                 engine, Note(assignment=note.assignment, incarnation=note.incarnation, url=launch.url, port=0, api_key=launch.api_key), None
             )
         running = self._watch(engine, note, None)
+        launch = replace(launch, env={**self.gpu_environment(note.assignment.gpu_indexes), **launch.env})
         running.handle = await self.runtime.start(engine_name(note.replica), launch, note.encode())
         return running
 

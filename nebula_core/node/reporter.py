@@ -33,7 +33,7 @@ class Reporter:
         settled: Callable[[], None],
     ) -> None:
         self._store, self._lease_s, self._retry_s, self._logger = store, lease_s, retry_s, logger
-        self._status = {keys.node(status.node_id): status}
+        self.tell(status)
         self._publisher = Publisher(store, mirror, logger)
         self._values = values
         self._settled = settled
@@ -43,6 +43,10 @@ class Reporter:
     def wake(self) -> None:
         """There may be something new."""
         self._something.set()
+
+    def tell(self, status: NodeStatus) -> None:
+        """What the node says of itself from now on; `wake` has it written."""
+        self._status = {keys.node(status.node_id): status}
 
     async def run(self) -> None:
         """Report until cancelled. The node's heartbeat is gone at once then, its endpoints stay."""

@@ -75,6 +75,7 @@ class Fleet:
         self.runtime = None
         self.engines = {"fake": FakeEngine()}
         self.metrics = Metrics()
+        self.devices = {}
         [port] = free_ports(1)
         self.settings = Settings(
             data_dir=self.data_dir,
@@ -106,6 +107,7 @@ class Fleet:
                 http=http,
                 version="1",
                 metrics=self.metrics,
+                devices=self.devices,
             )
             await stack.enter_async_context(background(daemon.run()))
             yield daemon
