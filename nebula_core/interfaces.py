@@ -267,6 +267,22 @@ class Unchanged(msgspec.Struct, frozen=True):
 
 Write = Put | Delete
 
+MAX_OPERATIONS = 100
+"""A transaction has at most so many writes, and at most so many conditions: etcd as it comes refuses more than 128 of either."""
+
+
+def check_transaction(writes: Sequence[Write], conditions: Sequence[Unchanged]) -> None:
+    """Raise `ValueError` for what no store accepts, be it that of one machine or of a fleet."""
+    keys = [write.key for write in writes]
+    for count, what in ((len(keys), "writes"), (len(conditions), "conditions")):
+        if count > MAX_OPERATIONS:
+            raise ValueError(f"a transaction of {count} {what}: {MAX_OPERATIONS} are allowed")
+    if not all(key.encode() for key in keys):  # raises a ValueError, too, for text that no file can hold
+        raise ValueError("a key may not be empty")
+    if len(set(keys)) < len(keys):
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"written twice in one transaction: {', '.join(twice)}")
+
 
 class Store(ABC):
     """The control plane's state: keys with values, revisions, leases, watches and transactions over several keys.
@@ -289,22 +305,6 @@ class Store(ABC):
         """All entries whose key begins with `prefix`, and the revision this is true at."""
 
     @abstractmethod
-MAX_OPERATIONS = 100
-"""A transaction has at most so many writes, and at most so many conditions: etcd as it comes refuses more than 128 of either."""
-
-
-def check_transaction(writes: Sequence[Write], conditions: Sequence[Unchanged]) -> None:
-    """Raise `ValueError` for what no store accepts, be it that of one machine or of a fleet."""
-    keys = [write.key for write in writes]
-    for count, what in ((len(keys), "writes"), (len(conditions), "conditions")):
-        if count > MAX_OPERATIONS:
-            raise ValueError(f"a transaction of {count} {what}: {MAX_OPERATIONS} are allowed")
-    if not all(key.encode() for key in keys):  # raises a ValueError, too, for text that no file can hold
-        raise ValueError("a key may not be empty")
-    if len(set(keys)) < len(keys):
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise ValueError(f"written twice in one transaction: {', '.join(twice)}")
-
     async def transact(self, writes: Sequence[Write], conditions: Sequence[Unchanged] = ()) -> int | None:
         """Apply all writes as one revision if all conditions hold, and return it; else change nothing and return `None`.
 

@@ -90,12 +90,12 @@ class NodeDaemon:
         self._states: dict[Replica, ReplicaState] = {}
         self._running: dict[Replica, Running] = {}
         self._gone: set[Replica] = set()
+        self._unlisted: set[Replica] = set()
+        self._await_gateways_until = clock() + settings.store.lease_s
         self._changes = mirror.subscribe()
 
     async def run(self) -> None:
         """Adopt what runs, then follow the plans until cancelled. Without a store everything goes on as it is."""
-        self._unlisted: set[Replica] = set()
-        self._await_gateways_until = clock() + settings.store.lease_s
         await self._mirror.wait_synced()
         handles = await self._runtime.running()
         await self._read_gpus()
@@ -137,17 +137,17 @@ class NodeDaemon:
             heartbeat_s = self._settings.node.heartbeat_s
             await self._changes.wait(heartbeat_s if next_s is None else min(heartbeat_s, next_s))
 
-    def _apply(self, action: Action) -> None:
-        name, state = "/".join(action.replica), self._states.get(action.replica)
-        match action:
-            case Start(replica, assignment, incarnation):
-                self._logger.info("%s: starting its engine, incarnation %d", name, incarnation)
     def _say_unlisted(self, plans: Mapping[str, NodePlan]) -> None:
         found = unlisted(plans, self._states)
         for replica in sorted(found - self._unlisted):
             self._logger.warning("%s: its model's plan does not list it; it goes on until the plan says to drain it", "/".join(replica))
         self._unlisted = found
 
+    def _apply(self, action: Action) -> None:
+        name, state = "/".join(action.replica), self._states.get(action.replica)
+        match action:
+            case Start(replica, assignment, incarnation):
+                self._logger.info("%s: starting its engine, incarnation %d", name, incarnation)
                 self._gone.discard(replica)
                 self._states[replica] = transitions.starting(assignment, incarnation, state, self._clock())
                 if self._states[replica].crashes:
@@ -184,14 +184,14 @@ class NodeDaemon:
         except LaunchError as error:
             self._logger.error("the engine %s (process %d) runs on but is not watched: %s", handle.name, handle.pid, error)
             return
+        except Exception:  # a fault in one plugin must not end the other engines' watch
+            self._logger.exception("the engine %s (process %d) runs on but is not watched: its plugin failed", handle.name, handle.pid)
+            return
         endpoint = self._mirror.get(keys.endpoint(*note.replica), EndpointInfo)
         self._logger.info("%s: adopted its engine, process %d", "/".join(note.replica), handle.pid)
         self._running[note.replica] = running
         self._states[note.replica] = transitions.adopted(note.assignment, note.incarnation, note.url, note.api_key, endpoint, self._clock())
         self._tasks.create_task(self._attend(note.replica, running))
-        except Exception:  # a fault in one plugin must not end the other engines' watch
-            self._logger.exception("the engine %s (process %d) runs on but is not watched: its plugin failed", handle.name, handle.pid)
-            return
 
     async def _run_engine(self, replica: Replica) -> None:
         """One engine from its start to its end."""
@@ -217,12 +217,12 @@ class NodeDaemon:
             async with background(self._until_ready(replica, running)):
                 ending = await self._launcher.wait(running)
             reason = await obituary(self._runtime, running, ending, was_ready=self._states[replica].ready_at is not None)
+            log = self._runtime.log_of(engine_name(replica)) if running.handle else ""
         except Exception as error:  # as above
             self._logger.exception("%s: the runtime cannot wait for its engine", "/".join(replica))
             reason, log = f"the runtime cannot wait for it: {error}", ""
         del self._running[replica]
         self._launcher.release(replica)
-            log = self._runtime.log_of(engine_name(replica)) if running.handle else ""
         self._end(replica, reason, log)
 
     def _end(self, replica: Replica, reason: str, log: str = "") -> None:

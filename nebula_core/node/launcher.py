@@ -142,11 +142,11 @@ class Launcher:
 
 async def obituary(runtime: Runtime, running: Running, ending: Exit, *, was_ready: bool) -> str:
     """How an engine ended and the last it said, in words for an operator."""
+    if running.handle is None:
+        return "let go of"
     how = _how(ending) + ("" if was_ready else " while loading")
     lines: list[str] = []
     with contextlib.suppress(OSError):
-    if running.handle is None:
-        return "let go of"
         lines = await runtime.last_lines(engine_name(running.note.replica), 15)
     return f"{how}; last lines:\n" + "\n".join(lines) if lines else how
 

@@ -335,9 +335,9 @@ async def test_a_drain_can_be_called_off(fleet):
 
 async def test_a_plan_that_lists_it_no_more_ends_no_engine_and_is_said_once(fleet, caplog):
     async with fleet.node():
+        await report(fleet, revision=10**6)
         await fleet.plan(assignment())
         await fleet.when(READY)
-        await report(fleet, revision=10**6)
         pid = await fleet.pid()
         for _ in range(2):
             await fleet.plan()
