@@ -11,6 +11,7 @@ import httpx
 
 from nebula_core import plugins as plugin_loader
 from nebula_core.background import background
+from nebula_core.identity import named
 from nebula_core.interfaces import Devices, Engine, Exporter, Probe, Runtime, Scraper, Store
 from nebula_core.metrics import Metrics
 from nebula_core.plugins import Build, Plugins
@@ -77,6 +78,7 @@ def load_plugins(settings: Settings) -> Plugins:
 @asynccontextmanager
 async def open_app(settings: Settings, plugins: Plugins, prefixes: Sequence[str]) -> AsyncIterator[App]:
     """Open the store and follow what lies under `prefixes`; yields when all of it has been read once."""
+    settings = named(settings)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))  # a proxy of the environment is not for engines

@@ -42,7 +42,7 @@ class GatewaySettings(Table):
     port: int = Field(8080, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=256)
     name: str = ""
-    """Unique name of this gateway in the fleet; empty: host name and port."""
+    """Unique name of this gateway in the fleet; empty: the name kept in `data_dir/node.name`, and the port."""
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     connect_timeout_s: float = Field(2.0, gt=0)
     first_byte_timeout_s: float = Field(600.0, gt=0)
@@ -85,7 +85,7 @@ class NodeSettings(Table):
     """`[node]`: the daemon that runs engines on this machine."""
 
     name: str = ""
-    """Unique name of this node in the fleet; empty: the host name."""
+    """Unique name of this node in the fleet; empty: the host name at its first start, kept in `data_dir/node.name`."""
     address: str = "127.0.0.1"
     """Address at which gateways reach this node's engines; they listen there."""
     runtime: str = "process"
@@ -188,12 +188,12 @@ class Settings(Table):
 
     @property
     def node_name(self) -> str:
-        """This node's name in the fleet."""
+        """This node's name in the fleet; until `identity.named` has filled it in, as good a guess as there is."""
         return self.node.name or socket.gethostname()
 
     @property
     def gateway_name(self) -> str:
-        """This gateway's name in the fleet."""
+        """This gateway's name in the fleet; until `identity.named` has filled it in, as good a guess as there is."""
         return self.gateway.name or f"{socket.gethostname()}:{self.gateway.port}"
 
 

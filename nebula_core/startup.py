@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from nebula_core import desired
 from nebula_core.admin import status
 from nebula_core.admin.documents import ModelView
+from nebula_core.admin.status import Seen
 from nebula_core.admin.view import View
 from nebula_core.app import App
-from nebula_core.errors import LaunchError
+from nebula_core.errors import LaunchError, PluginError
+from nebula_core.plugins import way_out
 from nebula_core.roles import Progress
 from nebula_core.seeding import seed
 from nebula_core.store import keys
-from nebula_core.types import READY, UNHEALTHY, ModelRequest
+from nebula_core.types import DRAINING, READY, UNHEALTHY, ModelRequest
 
 logger = logging.getLogger("nebula")
 
@@ -30,7 +32,7 @@ def requests(app: App) -> list[ModelRequest]:
 
 
 def check(app: App, declared: Sequence[ModelRequest]) -> None:
-    """Raise `LaunchError` if this machine lacks what a declared model needs, such as its file."""
+    """Raise `LaunchError` if this machine lacks what a declared model needs, such as its file; `PluginError` if its engine cannot tell."""
     for request in declared:
         engine = app.engines[request.engine]
         for spec in engine.specs(request):
@@ -38,6 +40,12 @@ def check(app: App, declared: Sequence[ModelRequest]) -> None:
                 engine.check(spec)
             except LaunchError as error:
                 raise LaunchError(f'the model "{request.model_uid}" cannot be started here: {error}') from error
+            except Exception as error:
+                plugin = app.plugins.offer("engine", request.engine, f'the model "{request.model_uid}"').plugin
+                raise PluginError(
+                    f'the engine "{request.engine}" failed to check the model "{request.model_uid}": '
+                    f"{type(error).__name__}: {error}; {way_out(plugin)}"
+                ) from error
 
 
 async def seed_models(app: App, declared: Sequence[ModelRequest]) -> None:
@@ -67,7 +75,9 @@ async def wait_ready(view: View, declared: Sequence[ModelRequest], progress: Pro
         for model_uid in sorted(waiting):
             model = status.model(seen, model_uid)
             progress.model(model_uid, model.state, _detail(model))
-            problem = _dead(view, model, since) or (_unplaced(model) if time.monotonic() - began > PLACE_S else "")
+            problem = _dead(view, model, since)
+            if time.monotonic() - began > PLACE_S:
+                problem = problem or _unplaced(model) or _unheard(seen, model)
             if model.state in (READY, "stopped") or problem:
                 waiting.discard(model_uid)
             if problem:
@@ -105,3 +115,9 @@ def _dead(view: View, model: ModelView, since: int) -> str:
 
 def _unplaced(model: ModelView) -> str:
     return "; ".join(model.reasons)
+
+
+def _unheard(seen: Seen, model: ModelView) -> str:
+    """The node that is to run a replica of it and is not heard of, such as this one under an earlier name."""
+    node_id = next((replica.node_id for replica in model.replicas if replica.state != DRAINING and replica.node_id not in seen.nodes), "")
+    return node_id and f'its replica belongs on the node "{node_id}", which is not heard of; `[node] name` gives this one its name back'
