@@ -26,6 +26,12 @@ def mask(value: Any, secrets: frozenset[str], name: str = "") -> Any:
     return _USERINFO.sub(MASK, value)
 
 
+def shown(value: Any, path: Iterable[int | str]) -> str:
+    """How a message shows the wrong value at `path`, a key within tables and lists: not at all where the key names a secret."""
+    name = next((part for part in reversed(tuple(path)) if isinstance(part, str)), "")
+    return MASK if _NAMES.search(name) else repr(mask(value, frozenset()))
+
+
 def secrets_in(files: Iterable[Path]) -> frozenset[str]:
     """Every text in those of `files` that hold secrets."""
     return frozenset(text for file in files if file.name == ".secrets.toml" for text in _texts(tomllib.loads(file.read_text())))

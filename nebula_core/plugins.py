@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from nebula_core import hookspecs
 from nebula_core.errors import PluginError, SettingsError
+from nebula_core.masks import shown
 from nebula_core.metrics import Metrics
 from nebula_core.provider import API_VERSION, Context, PluginSettings, Provider
 
@@ -163,7 +164,7 @@ def explain(error: ValidationError, where: str, known: Iterable[str]) -> str:
         elif fault["type"] == "missing":
             lines.append(f'{where} lacks the key "{key}"')
         else:
-            lines.append(f"{where} {key}: {fault['msg']}, got {fault['input']!r}" if key else f"{where}: {fault['msg']}")
+            lines.append(f"{where} {key}: {fault['msg']}, got {shown(fault['input'], fault['loc'])}" if key else f"{where}: {fault['msg']}")
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from dynaconf.vendor.box.exceptions import BoxError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nebula_core.errors import SettingsError
+from nebula_core.masks import shown
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -311,7 +312,7 @@ def _fault(fault: ErrorDetails, values: Mapping[str, Any]) -> str:
             return f"{table} is not a table"
         case "value_error":
             return f"{table} {key}: {message}" if key else f"{table}: {message}"
-    return f"{table} {key}: {message}, got {fault['input']!r}"
+    return f"{table} {key}: {message}, got {shown(fault['input'], keys)}"
 
 
 def _place(loc: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str, type[BaseModel], tuple[int | str, ...]]:

@@ -49,6 +49,15 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         sys.modules.pop(module, None)
 
 
+def test_a_mistake_in_a_plugins_table_does_not_show_a_secret(write: Write) -> None:
+    source = STRATEGY.replace('name: str = "x"', 'name: str = "x"; password: str = ""; words: dict[str, int] = {}')
+    loaded = plugins.load((), [write("first", source)])
+    for table in ({"password": 20000723}, {"words": {"api_key": "20000723"[:-1] + "x"}}):
+        with pytest.raises(SettingsError) as caught:
+            loaded.check_tables({"first": table})
+        assert "2000072" not in str(caught.value)
+
+
 def context(plugin: str) -> Context:
     return Context(logger=logging.getLogger(plugin))
 

@@ -157,3 +157,15 @@ def test_a_mistake_names_its_table(tmp_path: Path, text: str, expected: str) -> 
 def test_two_models_cannot_share_a_name(tmp_path: Path) -> None:
     text = MODEL + '[[models]]\nmodel_uid = "other"\nengine = "e"\naliases = ["smollm2"]\n'
     assert '[[models]]: the name "smollm2" is used by two models, "smollm2" and "other"' in message_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[gateway]\nname = 1\nport = 'x'\n[admin]\nport = 'https://me:hunter2@host'\n",
+        "[node]\nengine_ports = { password = 'hunter2' }\n",
+        "[store]\napi_key = 'hunter2'\n",
+    ],
+)
+def test_a_mistake_does_not_show_a_secret(tmp_path: Path, text: str) -> None:
+    assert "hunter2" not in message_of(tmp_path, text)

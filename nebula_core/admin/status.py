@@ -44,6 +44,8 @@ class Seen:
     gateways: Sequence[GatewayStatus] = ()
     scheduler: str | None = None
     store: StoreView
+    secrets: frozenset[str] = frozenset()
+    """Texts that are shown nowhere."""
 
 
 def status(seen: Seen) -> Status:
@@ -73,7 +75,7 @@ def model(seen: Seen, uid: str) -> ModelView:
         ready=running.count(READY),
         reasons=_reasons(seen, uid),
         replicas=replicas,
-        request=mask(msgspec.to_builtins(request), frozenset()) if request else None,
+        request=mask(msgspec.to_builtins(request), seen.secrets) if request else None,
     )
 
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from nebula_core import desired
 from nebula_core.admin.documents import StoreView
 from nebula_core.admin.status import Seen
 from nebula_core.errors import UnknownModel
 from nebula_core.interfaces import Engine, Exporter, Store
+from nebula_core.masks import secrets_in
 from nebula_core.metrics import Snapshot
 from nebula_core.plugins import Plugins
 from nebula_core.settings import Settings
@@ -50,6 +52,11 @@ class View:
     clock: Callable[[], float] = time.time
     """The time of day: Unix time, seconds."""
 
+    @cached_property
+    def secrets(self) -> frozenset[str]:
+        """The texts of the files that hold secrets, as they were when first asked for."""
+        return secrets_in(self.settings.files)
+
     def seen(self) -> Seen:
         """The store's values as last read."""
         mirror = self.mirror
@@ -66,6 +73,7 @@ class View:
             gateways=tuple(mirror.values(keys.GATEWAYS, GatewayStatus).values()),
             scheduler=leader.value.decode(errors="replace") if leader else None,
             store=StoreView(kind=self.settings.store.use, connected=mirror.connected),
+            secrets=self.secrets,
         )
 
     def seen_with(self, model_uid: str) -> Seen:

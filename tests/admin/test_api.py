@@ -114,6 +114,15 @@ async def test_secrets_are_masked_in_settings_and_requests(serve_admin):
         assert (await nebula.http.get("/admin/v1/models/m")).json()["request"]["engine_args"]["api_key"] == "********"
 
 
+async def test_a_text_of_the_secrets_file_is_shown_nowhere(serve_admin, tmp_path):
+    secrets = tmp_path / ".secrets.toml"
+    secrets.write_text('[[models]]\nchat_template = "confidential"\n')
+    async with serve_admin(files=[secrets]) as nebula:
+        await nebula.http.put("/admin/v1/models/m", json={**TABLE, "chat_template": "confidential"})
+        assert "confidential" not in (await nebula.http.get("/admin/v1/models/m")).text
+        assert "confidential" not in (await nebula.http.get("/admin/v1/status")).text
+
+
 async def test_the_metrics_come_as_they_are(nebula):
     nebula.metrics.counter("nebula_test_total", "A test.", ["kind"]).labels("x").inc(3)
     (family,) = (await nebula.http.get("/admin/v1/metrics/snapshot")).json()["families"]
