@@ -124,6 +124,18 @@ class GpuStatus(Value, frozen=True, kw_only=True):
     """What computes on it, by pid."""
 
 
+class MachineStatus(Value, frozen=True, kw_only=True):
+    """The processors and the memory of a node."""
+
+    cpus: int | None = None
+    """Logical processors that the node may use."""
+    cpu_utilization: float | None = None
+    """Share of time in which all processors computed, 0–1, by whomever."""
+    memory_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    """What a new process may take without swapping."""
+
+
 class NodeStatus(Value, frozen=True, kw_only=True):
     """A node's heartbeat (`/nodes/{node}`), under a lease: gone means not heard of for the lease's time."""
 
@@ -135,7 +147,10 @@ class NodeStatus(Value, frozen=True, kw_only=True):
     version: str = ""
     engines: tuple[str, ...] = ()
     """Engine providers installed there."""
+    machine: MachineStatus = MachineStatus()
     gpus: tuple[GpuStatus, ...] = ()
+    replicas: tuple[str, ...] = ()
+    """Whose engines run there, `model_uid/replica_id` each."""
 
 
 class EndpointInfo(Value, frozen=True, kw_only=True):

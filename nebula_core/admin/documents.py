@@ -63,6 +63,15 @@ class GpuView(Document):
     processes: tuple[dict[str, int | None], ...] | None = None
 
 
+class MachineView(Document):
+    """The processors and the memory of a node."""
+
+    cpus: int | None = None
+    cpu_utilization: float | None = None
+    memory_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+
+
 class NodeView(Document):
     """A node that is heard of, or that plans still name."""
 
@@ -72,7 +81,10 @@ class NodeView(Document):
     hostname: str = ""
     version: str = ""
     engines: tuple[str, ...] = ()
+    machine: MachineView = MachineView()
     gpus: tuple[GpuView, ...] = ()
+    replicas: tuple[str, ...] = ()
+    """Whose engines run there, `model_uid/replica_id` each."""
 
 
 class GatewayView(Document):

@@ -22,9 +22,11 @@ from nebula_core.background import background
 from nebula_core.errors import LaunchError
 from nebula_core.interfaces import Devices, Engine, Handle, Health, Probe, Runtime, Scraper, Store
 from nebula_core.metrics import Metrics
+from nebula_core.node import gpus, machine
 from nebula_core.node import replica as transitions
-from nebula_core.node.gpus import GpuReader, steadied
+from nebula_core.node.gpus import GpuReader
 from nebula_core.node.launcher import Launcher, Running, obituary
+from nebula_core.node.machine import Machine
 from nebula_core.node.measures import NodeMeasures
 from nebula_core.node.note import decode, engine_name
 from nebula_core.node.observe import has_endpoint, observe, plans_for
@@ -64,6 +66,7 @@ class NodeDaemon:
         self._logger, self._clock = logger, clock
         self._node_id = settings.node_name
         self._limits = Limits(settings.node.start_timeout_s, settings.node.drain_deadline_s)
+        self._machine = Machine()
         self._gpus = GpuReader(devices, settings.node.probe_timeout_s, logger)
         self._launcher = Launcher(
             engines=engines,
@@ -98,7 +101,7 @@ class NodeDaemon:
         """Adopt what runs, then follow the plans until cancelled. Without a store everything goes on as it is."""
         await self._mirror.wait_synced()
         handles = await self._runtime.running()
-        await self._read_gpus()
+        await self._read_machine()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             for handle in handles:
@@ -248,7 +251,7 @@ class NodeDaemon:
         while True:
             began = self._clock()
             async with asyncio.TaskGroup() as looks:
-                looks.create_task(self._read_gpus())
+                looks.create_task(self._read_machine())
                 for replica, running in self._running.items():
                     if self._states[replica].phase is Phase.UP:
                         looks.create_task(self._look_at(replica, running))
@@ -256,10 +259,15 @@ class NodeDaemon:
             self._reporter.wake()
             await asyncio.sleep(max(0.0, self._settings.node.heartbeat_s - (self._clock() - began)))
 
-    async def _read_gpus(self) -> None:
-        gpus = await self._gpus.read()
-        self._measures.show_gpus(gpus)
-        self._status = msgspec.structs.replace(self._status, gpus=steadied(self._status.gpus, gpus))
+    async def _read_machine(self) -> None:
+        read = await self._gpus.read()
+        self._measures.show_gpus(read)
+        self._status = msgspec.structs.replace(
+            self._status,
+            machine=machine.steadied(self._status.machine, self._machine.read()),
+            gpus=gpus.steadied(self._status.gpus, read),
+            replicas=tuple(sorted("/".join(replica) for replica in self._running)),
+        )
         self._reporter.tell(self._status)
 
     async def _until_ready(self, replica: Replica, running: Running) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from nebula_core.interfaces import Devices
+from nebula_core.node.steady import near
 from nebula_core.types import GpuStatus
 
 T = TypeVar("T")
@@ -123,17 +124,13 @@ def steadied(told: Sequence[GpuStatus], read: Sequence[GpuStatus]) -> tuple[GpuS
 def _hardly_differ(one: GpuStatus, other: GpuStatus) -> bool:
     return (
         _facts(one) == _facts(other)
-        and _near(one.memory_used_bytes, other.memory_used_bytes, MEMORY_SHARE * (one.memory_total_bytes or 0))
-        and _near(one.temperature_celsius, other.temperature_celsius, TEMPERATURE_CELSIUS)
-        and _near(one.utilization, other.utilization, UTILIZATION)
-        and _near(one.power_watts, other.power_watts, POWER_WATTS)
+        and near(one.memory_used_bytes, other.memory_used_bytes, MEMORY_SHARE * (one.memory_total_bytes or 0))
+        and near(one.temperature_celsius, other.temperature_celsius, TEMPERATURE_CELSIUS)
+        and near(one.utilization, other.utilization, UTILIZATION)
+        and near(one.power_watts, other.power_watts, POWER_WATTS)
     )
 
 
 def _facts(gpu: GpuStatus) -> tuple[object, ...]:
     pids = None if gpu.processes is None else [process.pid for process in gpu.processes]
     return gpu.uuid, gpu.name, gpu.memory_total_bytes, gpu.ecc_errors, pids
-
-
-def _near(one: float | None, other: float | None, tolerance: float) -> bool:
-    return one == other if one is None or other is None else abs(one - other) <= tolerance

@@ -147,6 +147,10 @@ class Fleet:
 
         return look
 
+    async def lists(self, replica):
+        """Whether the node says that it runs this replica."""
+        return replica in (await self.value(keys.node("n"), NodeStatus)).replicas
+
     async def gone(self):
         """Wait until nothing runs and the store knows of nothing."""
 
@@ -204,6 +208,8 @@ async def test_the_node_and_its_engines_signals_are_in_the_store(fleet):
         assert stats.age_s >= 0
         node = await eventually(lambda: fleet.value(keys.node("n"), NodeStatus))
         assert node.engines == ("fake",)
+        assert node.machine.memory_total_bytes > 0
+        await eventually(lambda: fleet.lists(f"{UID}/0"))
         assert (await fleet.store.get(keys.node("n"))).leased
         assert not (await fleet.store.get(keys.endpoint(UID, "0"))).leased
 
