@@ -40,20 +40,24 @@ ALREADY_RUNS = "a {role} runs on {folder} already, as process {{holder}}; give e
 
 
 async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, keep_going: bool = False) -> None:
-    """Run these roles until SIGTERM or SIGINT. Raises `NebulaError` for what an operator can mend.
+    """Run these roles until SIGTERM or SIGINT; a second one waits for no request, and ends in `CancelledError`.
+
+    Raises `NebulaError` for what an operator can mend.
 
     With all three roles this process owns its engines: it stops them when it stops, and ends if a declared model does not start,
     unless `keep_going`. A node alone leaves its engines running, for the next one to adopt.
     """
-    stopped, opened = _stop_signal(), asyncio.Event()
+    stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    opened = asyncio.Event()
     running = asyncio.create_task(_run(roles, settings, progress, stopped, opened, keep_going=keep_going), name="nebula")
+    _on_stop_signal(stopped, running)
     await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
     if not opened.is_set():
         running.cancel()  # it may be waiting for a store that does not answer
     try:
         await running
     except asyncio.CancelledError:
-        if not stopped.done():
+        if opened.is_set() or not stopped.done():
             raise
 
 
@@ -124,7 +128,9 @@ async def _say_ready(
     progress.step("starting engines" if declared else "starting")
     await gateway.wait_serving()
     await startup.wait_ready(admin.view, declared, progress, since=since, keep_going=keep_going)
-    progress.ready(startup.what_next(gateway.address, admin.server.url, [request.model_uid for request in declared]))
+    loaded = admin.view.seen().requests
+    models = [request.model_uid for request in declared if request.model_uid in loaded]
+    progress.ready(startup.what_next(gateway.address, admin.server.url, models))
 
 
 async def _until(stopped: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
@@ -218,16 +224,14 @@ async def _node(app: App, *, owns_engines: bool) -> AsyncIterator[None]:
             await daemon.stop_engines()
 
 
-def _stop_signal() -> asyncio.Future[None]:
-    """Done at the first SIGTERM or SIGINT; the second one has its usual effect."""
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[None] = loop.create_future()
+def _on_stop_signal(stopped: asyncio.Future[None], running: asyncio.Task[None]) -> None:
+    """The first SIGTERM or SIGINT asks for an orderly end, a second one cancels whatever that waits for."""
 
     def stop() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        stopped.set_result(None)
+        if stopped.done():
+            running.cancel()
+        else:
+            stopped.set_result(None)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    return stopped
+        asyncio.get_running_loop().add_signal_handler(number, stop)

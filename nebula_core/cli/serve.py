@@ -77,4 +77,7 @@ def _serve(roles: frozenset[Role], file: Path | None, overrides: Mapping[str, An
 
     with progress.shown() as shown, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         logs.configure(settings.log.level, shown.console)
-        runner.run(serve.serve(roles, settings, shown, keep_going=keep_going))
+        try:
+            runner.run(serve.serve(roles, settings, shown, keep_going=keep_going))
+        except asyncio.CancelledError as error:  # by a second Ctrl-C
+            raise KeyboardInterrupt from error

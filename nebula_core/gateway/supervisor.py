@@ -40,12 +40,13 @@ class Supervisor:
         waiting = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
         if not waiting:
             return
-        _, late = await asyncio.wait(waiting, timeout=seconds + KILL_AFTER_S)
-        if late:
+        try:
+            await asyncio.wait(waiting, timeout=seconds + KILL_AFTER_S)
+        finally:  # also when whoever waits is told not to
             for process in self._processes.values():
                 if process.returncode is None:
                     process.kill()
-            await asyncio.wait(late)
+            await asyncio.wait(waiting)
 
     async def _keep(self, slot: int, listener: socket.socket) -> None:
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_S

@@ -154,6 +154,15 @@ class EmbeddedStore(Store):
         return await job.revision
 
     async def _write(self) -> None:
+        try:
+            await self._write_all()
+        finally:  # nobody may wait for a writer that was cancelled
+            self._is_open = False
+            while not self._jobs.empty():
+                if (job := self._jobs.get_nowait()) is not None and not job.revision.done():
+                    job.revision.set_exception(StoreUnavailable("the embedded store has been closed"))
+
+    async def _write_all(self) -> None:
         while (job := await self._jobs.get()) is not None:
             if job.revision.cancelled():
                 continue

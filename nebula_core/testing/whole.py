@@ -34,7 +34,7 @@ class Nebula:
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.settings.write_text(
-            f'data_dir = "{self.data_dir}"\n[gateway]\nport = {self.port}\nworkers = {workers}\ndrain_s = 5\n'
+            f'data_dir = "{self.data_dir}"\n[gateway]\nport = {self.port}\nworkers = {workers}\ndrain_s = 30\n'
             f"[admin]\nport = {self.admin_port}\n[node]\nheartbeat_s = 0.5\n"
             f"engine_ports = [{self.engine_port}, {self.engine_port + 20}]\n{tables}"
         )

@@ -105,6 +105,22 @@ def test_a_killed_worker_is_replaced(make_fleet):
     assert {nebula.chat("org/m").status_code for _ in range(20)} == {200}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait_for_running_requests(make_fleet, number):
+    nebula, urls = make_fleet(1, word_s=0.2)
+    with ThreadPoolExecutor(1) as pool:
+        endless = pool.submit(nebula.chat, "org/m", messages=[{"role": "user", "content": "word " * 600}], stream=True)
+        eventually(lambda: running(urls).total(), 20)
+        nebula.process.send_signal(number)
+        eventually(lambda: "stopping" in nebula.log.read_text(), 20)
+        assert nebula.process.poll() is None
+        nebula.process.send_signal(number)
+        assert nebula.process.wait(60) == 130
+        assert isinstance(endless.exception(), httpx.TransportError)
+    assert nebula.processes() == {}
+    assert "Traceback" not in nebula.log.read_text()
+
+
 def test_workers_know_of_each_others_requests(make_fleet):
     """Long streams through two workers land evenly on four engines, which neither could do by its own count alone."""
     nebula, urls = make_fleet(4, workers=2, word_s=0.2)

@@ -370,9 +370,26 @@ async def test_cross_origin_calls_follow_the_settings(gateway, engine, origins, 
     assert (preflight.status, preflight.field(b"access-control-allow-headers")) == (204, [b"authorization"] if allowed else [])
 
 
-async def test_an_engines_own_cross_origin_fields_are_not_doubled(gateway, engine):
+async def test_which_origins_may_read_an_answer_is_not_for_engines_to_say(gateway, engine):
     upstream = await engine(b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\ncontent-length: 0\r\n\r\n")
     answer = await (await gateway(upstream.url, cors_origins=["https://a"])).ask(b'{"model":"m"}', b"origin: https://a")
     assert answer.field(b"access-control-allow-origin") == [b"https://a"]
     answer = await (await gateway(upstream.url)).ask(b'{"model":"m"}', b"origin: https://a")
-    assert answer.field(b"access-control-allow-origin") == [b"*"]
+    assert answer.field(b"access-control-allow-origin") == []
+
+
+@pytest.mark.parametrize("path", [b"/slots/0?action=erase", b"/v1/load_lora_adapter", b"/update_weights_from_disk", b"/sleep"])
+async def test_what_manages_an_engine_is_not_relayed(gateway, engine, path):
+    upstream = await engine()
+    answer = await (await gateway(upstream.url)).ask(path=path)
+    assert answer.status == 403
+    assert b"manages an engine" in answer.body
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize("depth", [900, 5_000, 100_000])
+async def test_json_nested_without_end_is_no_fault_of_ours(gateway, engine, depth):
+    running = await gateway((await engine()).url)
+    answer = await running.ask(b'{"model":"m","a":' + b"[" * depth + b"]" * depth + b"}")
+    assert answer.status in (200, 400)
+    assert (await running.ask()).status == 200

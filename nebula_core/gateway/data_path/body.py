@@ -36,7 +36,7 @@ def model_name(content_type: bytes, body: bytes) -> str:
         name = _decode(body).model
     except msgspec.ValidationError as error:
         raise Refused(_wrong_shape(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(invalid(f"The request's body is not valid JSON: {error}. Send an object such as {EXAMPLE}.")) from error
     if name is msgspec.UNSET:
         raise Refused(missing_model())

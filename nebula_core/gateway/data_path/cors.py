@@ -42,8 +42,3 @@ class Cors:
             lines.append(b"access-control-allow-headers: %b\r\n" % headers)
             lines.append(b"access-control-max-age: %d\r\n" % PREFLIGHT_AGE_S)
         return Answer(204, lines=tuple(lines))
-
-
-def without_cors(lines: list[bytes]) -> list[bytes]:
-    """An engine's field lines without its own CORS: two of them would make a browser refuse the answer."""
-    return [line for line in lines if line[:15].lower() != b"access-control-"]

@@ -11,7 +11,6 @@ from collections import deque
 
 from nebula_core.gateway.data_path import sse
 from nebula_core.gateway.data_path.answer_reader import AnswerReader
-from nebula_core.gateway.data_path.cors import without_cors
 from nebula_core.gateway.data_path.http import JOIN_BYTES, NO_BODY, Request, answer_head, chunk
 from nebula_core.gateway.data_path.usage import TAIL_BYTES, TAIL_PIECES, read_usage
 
@@ -108,10 +107,9 @@ class Delivery:
             self._transport.writelines((self._head, body))
 
     def _client_head(self, answer: AnswerReader, request: Request, length: bytes | None) -> bytes:
-        lines = without_cors(answer.lines) if b"access-control-" in request.return_lines else answer.lines
         framing = b""
         if self._chunked:
             framing = b"transfer-encoding: chunked\r\n"
         elif length is not None and self.status not in NO_BODY:
             framing = b"content-length: %b\r\n" % length
-        return answer_head(self.status, *lines, request.return_lines, request.connection_line(self.closing), framing)
+        return answer_head(self.status, *answer.lines, request.return_lines, request.connection_line(self.closing), framing)

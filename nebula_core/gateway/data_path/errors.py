@@ -52,6 +52,12 @@ def no_such_page(method: bytes, path: bytes) -> Answer:
     return invalid(f"There is no {asked} here. POST to an inference path such as /v1/chat/completions.", status=404, code="not_found")
 
 
+def management(path: bytes) -> Answer:
+    """A path by which engines are managed."""
+    message = f"{path.decode(errors='replace')} manages an engine and is not served here. An operator can call the engine itself."
+    return invalid(message, status=403, code="not_served")
+
+
 def wrong_method(method: bytes, path: bytes, allow: bytes) -> Answer:
     """The path exists, for other methods."""
     message = f"{path[: NAMES_SHOWN * 10].decode('latin-1')} does not answer {method.decode('latin-1')}. Use {allow.decode()}."

@@ -31,7 +31,12 @@ REQUEST_READ = _names(
 REQUEST_KEPT = HOP_BY_HOP | CREDENTIALS | _names("content-length expect host x-request-id")
 
 ANSWER_READ = _names("connection content-encoding content-length content-type transfer-encoding")
-ANSWER_KEPT = HOP_BY_HOP | _names("content-length x-request-id")
+ENGINE_CORS = _names(
+    "access-control-allow-origin access-control-allow-credentials access-control-allow-methods access-control-allow-headers "
+    "access-control-allow-private-network access-control-expose-headers access-control-max-age"
+)
+"""Which origins may read an answer is the gateway's to say; llama.cpp, for one, lets any."""
+ANSWER_KEPT = HOP_BY_HOP | ENGINE_CORS | _names("content-length x-request-id")
 
 JOIN_BYTES = 16 * 1024
 """Up to this size a head and a body are joined, for the copy costs less than a second buffer in the write."""

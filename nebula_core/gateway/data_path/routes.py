@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nebula_core.gateway.data_path.answers import Answer, json_answer
-from nebula_core.gateway.data_path.errors import Refused, bad_http, invalid, no_such_page, too_large, unavailable, wrong_method
+from nebula_core.gateway.data_path.errors import Refused, bad_http, invalid, management, no_such_page, too_large, unavailable, wrong_method
 from nebula_core.gateway.data_path.http import Request
 from nebula_core.gateway.data_path.models import PREFIX, list_models, one_model
 
@@ -23,7 +23,22 @@ INFERENCE = frozenset(
 
 _READ = b"GET, HEAD, OPTIONS"
 _WRITE = b"POST, OPTIONS"
-_OWN_STARTS = (b"/v1/models", b"/health", b"/ready")
+
+
+MANAGEMENT = (
+    *(b"/slots", b"/props", b"/lora-adapters", b"/models/"),  # llama.cpp
+    *(b"/v1/load_lora_adapter", b"/v1/unload_lora_adapter", b"/load_lora_adapter", b"/unload_lora_adapter"),  # vLLM, SGLang
+    *(b"/sleep", b"/wake_up", b"/pause", b"/resume", b"/reset_", b"/collective_rpc", b"/scale_elastic_ep", b"/init_weight"),  # vLLM
+    *(b"/update_weight", b"/start_profile", b"/stop_profile"),  # both
+    *(b"/flush_cache", b"/release_memory", b"/set_internal_state", b"/abort_request", b"/configure_logging", b"/freeze_gc"),  # SGLang
+)
+"""Starts of paths by which operators manage an engine. They are not for whoever may ask for a completion."""
+_NOT_RELAYED = (b"/v1/models", b"/health", b"/ready", *MANAGEMENT)
+
+
+def is_management(path: bytes) -> bool:
+    """Whether the path would change the engine rather than ask it for something."""
+    return path.startswith(MANAGEMENT)
 
 
 def is_own(path: bytes) -> bool:
@@ -33,13 +48,20 @@ def is_own(path: bytes) -> bool:
 
 def is_relayed(request: Request) -> bool:
     """Whether the request is for an engine."""
-    return request.method == b"POST" and not (request.target.startswith(_OWN_STARTS) and is_own(request.path))
+    target = request.target
+    return request.method == b"POST" and (target in INFERENCE or not (target.startswith(_NOT_RELAYED) and _stays(request.path)))
+
+
+def _stays(path: bytes) -> bool:
+    return is_own(path) or is_management(path)
 
 
 def own_answer(services: Services, request: Request) -> Answer:
     """The answer to a request that is not for an engine."""
     path = request.path
     own = is_own(path)
+    if request.method == b"POST" and is_management(path):
+        return management(path)
     if request.method == b"OPTIONS":
         return services.cors.preflight(request, _READ if own else _WRITE)
     if own:
