@@ -15,6 +15,8 @@ from nebula_core.router.table import Model, RoutingTable
 
 EventKind = Literal["charged", "first_token", "finished", "failed", "gone"]
 
+COMPLAIN_S = 10.0
+
 
 class Router:
     """Picks replicas for requests. One per gateway worker, used by its event loop alone.
@@ -42,6 +44,7 @@ class Router:
         self._default, self._fallback = default, fallback
         self._observers = {name: s for name, s in strategies.items() if type(s).observe is not Strategy.observe}
         self._clock, self._logger = clock, logger
+        self._quiet_until: dict[str, float] = {}
         self._routed = metrics.counter("nebula_route_total", "Routing decisions by model and outcome.", labels=("model_uid", "status"))
 
     def pick(self, model: Model, request: RouteRequest, tried: Collection[Candidate] = ()) -> Charge | None:
@@ -100,7 +103,7 @@ class Router:
         try:
             pick = self._strategies[name].select(request, candidates)
         except Exception:  # a plugin's fault must cost no request: it is logged, and the fallback decides
-            self._logger.exception("the routing strategy %r failed", name)
+            self._complain(name)
             return None
         return None if pick is None else pick.candidate
 
@@ -119,7 +122,14 @@ class Router:
             try:
                 strategy.observe(event)
             except Exception:  # as above
-                self._logger.exception("the routing strategy %r failed to observe", name)
+                self._complain(name)
+
+    def _complain(self, name: str) -> None:
+        """Log the present exception, now and then only: the next request will bring it again."""
+        now = self._clock()
+        if now >= self._quiet_until.get(name, now):
+            self._quiet_until[name] = now + COMPLAIN_S
+            self._logger.exception("the routing strategy %r failed; while it does, this is said every %.0f s", name, COMPLAIN_S)
 
 
 def _load(candidate: Candidate) -> float:

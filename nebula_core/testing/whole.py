@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from nebula_core.testing.ports import PortRange
 
 NEBULA = [str(Path(sys.executable).with_name("nebula"))]
 START_S = 90.0
@@ -26,7 +27,8 @@ class Nebula:
     def __init__(self, folder: Path, tables: str = "", workers: int = 1, python_path: Path | None = None) -> None:
         self.folder = folder
         self._environment = environment() if python_path is None else {**environment(), "PYTHONPATH": str(python_path)}
-        self.port, self.admin_port, self.engine_port = free_ports(3)
+        self._ports = PortRange(24)
+        self.port, self.admin_port, self.engine_port, *_ = ports = self._ports.ports
         self.settings = folder / "settings.toml"
         self.log = folder / "up.log"
         self.data_dir = folder / "data"
@@ -36,7 +38,7 @@ class Nebula:
         self.settings.write_text(
             f'data_dir = "{self.data_dir}"\n[gateway]\nport = {self.port}\nworkers = {workers}\ndrain_s = 30\n'
             f"[admin]\nport = {self.admin_port}\n[node]\nheartbeat_s = 0.5\n"
-            f"engine_ports = [{self.engine_port}, {self.engine_port + 20}]\n{tables}"
+            f"engine_ports = [{self.engine_port}, {ports[-1]}]\n{tables}"
         )
 
     @property
@@ -122,21 +124,13 @@ class Nebula:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        self._ports.close()
 
 
 def environment() -> dict[str, str]:
     """This process's environment without settings of whoever runs the tests, and with a proxy that must not be used."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("NEBULA_")}
     return {**own, "http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_COLOR": "1"}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, far enough apart for a range of engine ports to follow each."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 def eventually(check: Callable[[], Any], seconds: float, explain: Callable[[], str] = lambda: "it did not come true") -> Any:

@@ -19,8 +19,9 @@ def run_role(make_nebula: Callable[..., Nebula]):
     def run(role: str) -> Nebula:
         nebula = make_nebula()
         with nebula.log.open("wb") as log:
-            command = [*NEBULA, role, "--settings", str(nebula.settings)]
-            started.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment()))
+            command = [*NEBULA, role, "--settings", str(nebula.settings), "--admin-port", str(nebula.admin_port)]
+            environ = {**environment(), "NEBULA_ADMIN__PORT": "1"}  # the option wins
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ))
         return nebula
 
     yield run

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from nebula_core.testing.engines import fake_launch
-from nebula_core.testing.whole import eventually, free_ports
+from nebula_core.testing.ports import PortRange
+from nebula_core.testing.whole import eventually
 
 
 class Engines:
@@ -22,9 +23,11 @@ class Engines:
 
     def __init__(self) -> None:
         self.by_port: dict[int, subprocess.Popen[bytes]] = {}
+        self._range = PortRange(8)
+        self._unused = iter(self._range.ports)
 
     def start(self, port: int | None = None, **options) -> str:
-        port = port or free_ports(1)[0]
+        port = port or next(self._unused)
         self.by_port[port] = subprocess.Popen(fake_launch(port=port, **options).argv, stdout=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: is_well(url), 20)
@@ -34,6 +37,11 @@ class Engines:
         process = self.by_port.pop(int(url.rsplit(":", 1)[1]))
         process.kill()
         process.wait()
+
+    def close(self) -> None:
+        for port in list(self.by_port):
+            self.kill(f"http://127.0.0.1:{port}")
+        self._range.close()
 
 
 def is_well(url: str) -> bool:
@@ -47,8 +55,7 @@ def is_well(url: str) -> bool:
 def engines() -> Iterator[Engines]:
     started = Engines()
     yield started
-    for url in [f"http://127.0.0.1:{port}" for port in started.by_port]:
-        started.kill(url)
+    started.close()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.mirror import following
 from nebula_core.testing.engines import FakeEngine, FakeScraper
 from nebula_core.testing.polling import eventually
-from nebula_core.testing.whole import free_ports
+from nebula_core.testing.ports import PortRange
 from nebula_core.types import (
     DRAIN,
     DRAINING,
@@ -76,11 +76,17 @@ class Fleet:
         self.engines = {"fake": FakeEngine()}
         self.metrics = Metrics()
         self.devices = {}
-        [port] = free_ports(1)
+        self.ports = PortRange(20)
         self.settings = Settings(
             data_dir=self.data_dir,
             store=StoreSettings(lease_s=3),
-            node=NodeSettings(name="n", heartbeat_s=0.2, probe_timeout_s=0.5, stop_grace_s=1, engine_ports=(port, min(port + 20, 65535))),
+            node=NodeSettings(
+                name="n",
+                heartbeat_s=0.2,
+                probe_timeout_s=0.5,
+                stop_grace_s=1,
+                engine_ports=(self.ports.ports[0], self.ports.ports[-1]),
+            ),
         )
 
     def start_runtime(self):
@@ -175,6 +181,7 @@ async def fleet(tmp_path):
         yield fleet
         for handle in await fleet.handles():
             await fleet.runtime.stop(handle, 0)
+        fleet.ports.close()
 
 
 def assignment(replica_id="0", version="v1", wanted=RUN, **engine_args):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nebula.gateway")
 
+ERROR = 400
+"""Statuses from here on are no answers of a model."""
 MOST_LOST = 2
 """Engines that a request may take with it before it is given up."""
 
@@ -198,8 +200,8 @@ class Exchange:
     def _note_first(self) -> None:
         """The commit: no other attempt can follow, so that the request's body is no longer needed."""
         self._first_at = self._services.clock()
-        if self._charge is not None:
-            self._charge.first_token()
+        if self._charge is not None and self._delivery is not None and self._delivery.status < ERROR:
+            self._charge.first_token()  # a sick replica's quick error would look like a quick prefill
         self._request.body = self._routed.body = b""
 
     def _finish(self, delivery: Delivery) -> None:

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from nebula_core.testing.engines import fake_launch
-from nebula_core.testing.whole import Nebula, eventually, free_ports
+from nebula_core.testing.ports import free_ports
+from nebula_core.testing.whole import Nebula, eventually
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus (Debian: apt install prometheus)")
 
