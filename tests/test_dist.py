@@ -66,7 +66,7 @@ def test_a_wheel_holds_its_package_and_nothing_else(dist: Path) -> None:
 
         assert sorted(own + about) == sorted(names)
         assert f"{package}/py.typed" in own
-        assert [entry for entry in own if "tests/" in entry or "cache" in entry] == []
+        assert [entry for entry in own if "tests/" in entry or "__pycache__" in entry] == []
 
 
 def test_the_source_archive_holds_the_core_and_nothing_else(dist: Path) -> None:

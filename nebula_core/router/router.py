@@ -102,7 +102,7 @@ class Router:
     def _select(self, name: str, request: RouteRequest, candidates: Sequence[Candidate]) -> Candidate | None:
         try:
             pick = self._strategies[name].select(request, candidates)
-        except Exception:  # a plugin's fault must cost no request: it is logged, and the fallback decides
+        except Exception:  # noqa: BLE001 - a plugin's fault must cost no request: it is logged, and the fallback decides
             self._complain(name)
             return None
         return None if pick is None else pick.candidate
@@ -121,7 +121,7 @@ class Router:
         for name, strategy in self._observers.items():
             try:
                 strategy.observe(event)
-            except Exception:  # as above
+            except Exception:  # noqa: BLE001 - as above
                 self._complain(name)
 
     def _complain(self, name: str) -> None:

@@ -116,10 +116,10 @@ def test_plugins_puts_the_reason_under_the_row(nebula: Run, install: Install) ->
 
 
 def test_plugins_warns_about_a_table_that_nobody_reads(nebula: Run, tmp_path: Path) -> None:
-    (tmp_path / "settings.toml").write_text("[strategy_prefix]\nblock_chars = 64\n")
+    (tmp_path / "settings.toml").write_text("[strategy_imagined]\nblock_chars = 64\n")
     result = nebula("plugins", "--json")
     assert result.returncode == 0
-    assert result.stderr == "warning: [strategy_prefix] is the settings table of no installed plugin\n"
+    assert result.stderr == "warning: [strategy_imagined] is the settings table of no installed plugin\n"
     assert json.loads(result.stdout)
 
 
