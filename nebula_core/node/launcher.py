@@ -95,6 +95,7 @@ class Launcher:
 
     async def _launch(self, engine: Engine, launch: Launch | Attach, note: Note) -> Running:
         if isinstance(launch, Attach):
+            self.release(note.replica)  # it listens elsewhere
             return self._watch(
                 engine, Note(assignment=note.assignment, incarnation=note.incarnation, url=launch.url, port=0, api_key=launch.api_key), None
             )
