@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence, Set
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -36,6 +36,7 @@ from nebula_core.types import ModelRequest
 PREFIXES = (*GATEWAY_PREFIXES, keys.STATUS, keys.NODES, keys.GATEWAYS, keys.SEEDS, keys.SCHEDULER_LEADER)
 ALL_ROLES = frozenset(Role)
 VERSION = version("nebula-serving")
+HEARD_OF_S = 3.0
 ALREADY_RUNS = "a {role} runs on {folder} already, as process {{holder}}; give each its own data_dir"
 
 
@@ -79,11 +80,12 @@ async def _run(
         opened_at = app.mirror.revision
         gateway = await stack.enter_async_context(_gateway(app)) if Role.GATEWAY in roles else None
         admin = _admin(app, gateway)
+        if Role.NODE in roles:
+            await stack.enter_async_context(_node(app, owns_engines=alone))
+            await _heard_of(app)
         if Role.SCHEDULER in roles:
             await startup.seed_models(app, declared)
             await stack.enter_async_context(_scheduler(app))
-        if Role.NODE in roles:
-            await stack.enter_async_context(_node(app, owns_engines=alone))
         await stack.enter_async_context(admin.server)
         if gateway is not None:
             await stack.enter_async_context(_serving(gateway))
@@ -94,6 +96,15 @@ async def _run(
         await _until(stopped, ready)
         await stopped
         progress.step("stopping: running requests may finish; a second Ctrl-C does not wait")
+
+
+async def _heard_of(app: App) -> None:
+    """Wait a moment for this node's first heartbeat, so that a scheduler beside it does not begin with "no node is up"."""
+    changes, key = app.mirror.subscribe(), keys.node(app.settings.node_name)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(HEARD_OF_S):
+            while app.mirror.entry(key) is None:
+                await changes.wait()
 
 
 async def _enter_lifespans(app: App, role: Role, stack: AsyncExitStack) -> None:

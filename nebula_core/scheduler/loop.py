@@ -79,6 +79,7 @@ class SchedulerLoop:
             if not await self._write(decisions, revision) and not await election.leads(self._store, revision):
                 return
             memory = decisions.memory
+            await self._store.compact()
             await self._wait(self._changes, memory)
 
     async def _wait(self, changes: Changes, memory: Memory) -> None:
