@@ -46,22 +46,23 @@ class Nebula:
         """Base URL of the public port."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, *options: str, wait: bool = True) -> Nebula:
-        """Run `nebula up`, and wait until all that was declared is ready."""
+    def start(self, *options: str, wait: bool = True, role: str = "up") -> Nebula:
+        """Run `nebula up`, or one role alone, and wait until all that was declared is ready."""
         self._said = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
-            command = [*NEBULA, "up", "--settings", str(self.settings), *options]
+            command = [*NEBULA, role, "--settings", str(self.settings), *options]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment)
         if wait:
-            eventually(self.is_up, START_S, lambda: f"nebula up is not ready:\n{self.log.read_text()}")
+            eventually(self.is_up, START_S, lambda: f"nebula {role} is not ready:\n{self.log.read_text()}")
         return self
 
     def is_up(self) -> bool:
         """Whether the last start has come to its end."""
         assert self.process is not None
         if self.process.poll() is not None:
-            raise AssertionError(f"nebula up ended with {self.process.returncode}:\n{self.log.read_text()}")
-        return "Try next:" in self.log.read_text()[self._said :]
+            raise AssertionError(f"nebula ended with {self.process.returncode}:\n{self.log.read_text()}")
+        said = self.log.read_text()[self._said :]
+        return "Try next:" in said or "running on " in said
 
     def cli(self, *words: str, check: bool = True, settings: bool = True) -> subprocess.CompletedProcess[str]:
         """Run another command of `nebula`, with the same settings if it takes any."""

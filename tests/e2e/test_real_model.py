@@ -40,6 +40,9 @@ def test_the_openai_client_notices_nothing(nebula):
     assert "".join(event.choices[0].delta.content or "" for event in events if event.choices) == whole.choices[0].message.content
     assert events[-1].usage.completion_tokens == whole.usage.completion_tokens
 
+    embedding = client.embeddings.create(model="smollm2", input=["a cat", "a dog"])
+    assert [len(each.embedding) for each in embedding.data] == [576, 576]
+
     text = client.completions.create(model="tiny", prompt="Once upon a time", max_tokens=8)
     assert text.choices[0].text
     with pytest.raises(openai.NotFoundError, match="smollm2"):
