@@ -75,8 +75,11 @@ def test_a_table_without_replicas_keeps_to_its_bounds():
 
 
 class BrokenEngine(FakeEngine):
+    def __init__(self, error=None):
+        self.error = error or KeyError("a bug in a plugin")
+
     def specs(self, request):
-        raise KeyError("a bug in a plugin")
+        raise self.error
 
 
 def test_an_engine_that_fails_is_named():
@@ -87,7 +90,8 @@ def test_an_engine_that_fails_is_named():
 
 def test_an_engine_that_fails_hides_no_model():
     made = ModelRequest(model_uid="m", engine="broken", replicas=3)
-    assert desired.wanted(made, {"broken": BrokenEngine()}) == 3
+    for error in (KeyError("a bug"), RuntimeError("a bug"), RecursionError()):
+        assert desired.wanted(made, {"broken": BrokenEngine(error)}) == 3
     assert desired.wanted(made, {}) == 3
 
 
