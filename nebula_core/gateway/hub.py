@@ -192,11 +192,16 @@ class WorkerHub:
                 self._ledger.report(worker, in_flight)
                 self._charges_changed(alone=len(self._workers) == 1)
             case link.Failures(replicas):
-                for other in self._own():
-                    if other is not worker:
-                        other.send(link.Suspects(replicas))
+                self._tell_others(worker, link.Suspects(replicas))
+            case link.Events():
+                self._tell_others(worker, message)
             case link.MetricsReport(families):
                 self._snapshots[worker.process] = families
+
+    def _tell_others(self, worker: WorkerLink, message: link.Down) -> None:
+        for other in self._own():
+            if other is not worker:
+                other.send(message)
 
     def _part_from(self, worker: WorkerLink) -> None:
         self._workers.discard(worker)

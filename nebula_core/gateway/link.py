@@ -1,7 +1,7 @@
 """What the control process and a gateway worker say to each other over their Unix socket.
 
-    worker → control: Hello, Applied, Charges, Failures, MetricsReport
-    control → worker: Welcome, Table, Stats, ChargesElsewhere, Suspects, Retire
+    worker → control: Hello, Applied, Charges, Failures, Events, MetricsReport
+    control → worker: Welcome, Table, Stats, ChargesElsewhere, Suspects, Events, Retire
 
 Frames are a 4-byte big-endian length and a MessagePack body. Charges are counts, not differences; a new
 connection begins with all of them. Replicas are named by `(model_uid, replica_id)`.
@@ -14,7 +14,7 @@ import asyncio
 import msgspec
 
 from nebula_core.metrics import Family
-from nebula_core.router.candidate import Lost, ModelRoute
+from nebula_core.router.candidate import Lost, ModelRoute, RouteEvent
 from nebula_core.types import EndpointStats
 
 MAX_FRAME = 256 * 1024 * 1024
@@ -94,8 +94,14 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
     drain_s: float
 
 
-Up = Hello | Applied | Charges | Failures | MetricsReport
-Down = Welcome | Table | Stats | ChargesElsewhere | Suspects | Retire
+class Events(msgspec.Struct, frozen=True, tag=True):
+    """What strategies may learn from requests: a worker's own on the way up, another worker's on the way down."""
+
+    events: tuple[RouteEvent, ...]
+
+
+Up = Hello | Applied | Charges | Failures | Events | MetricsReport
+Down = Welcome | Table | Stats | ChargesElsewhere | Suspects | Events | Retire
 
 _encoder = msgspec.msgpack.Encoder()
 _up: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)

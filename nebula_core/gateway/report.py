@@ -35,6 +35,7 @@ class Reporter:
             if writer.transport.get_write_buffer_size() < MOST_UNSENT:
                 self.tell_charges(writer)
                 self._tell_failures(writer)
+                self._tell_events(writer)
                 if turn % METRICS_EVERY == 0:
                     self._tell_metrics(writer)
             turn += 1
@@ -55,6 +56,11 @@ class Reporter:
         failures, self._router.failures = self._router.failures, []
         if failures:
             link.write(writer, link.Failures(tuple(failures)))
+
+    def _tell_events(self, writer: asyncio.StreamWriter) -> None:
+        if self._router.shared:
+            events, self._router.shared = self._router.shared, []
+            link.write(writer, link.Events(tuple(events)))
 
     def _tell_metrics(self, writer: asyncio.StreamWriter) -> None:
         snapshot = self._metrics.snapshot()

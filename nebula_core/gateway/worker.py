@@ -47,6 +47,7 @@ class DataPath:
         """From the settings in force."""
         metrics = Metrics()
         router = build_router(settings, metrics)
+        router.shared = [] if settings.gateway.workers > 1 else None
         return cls(router, Server(router, settings.gateway, metrics), Reporter(router, metrics))
 
 
@@ -118,7 +119,7 @@ class Worker:
         router = data_path.router
         match message:
             case link.Table():
-                router.note_gone(router.table.update(message.models, message.removed, whole=message.whole))
+                router.update(message.models, message.removed, whole=message.whole)
                 await self._listen(data_path.server)
                 data_path.reporter.tell_charges(writer)  # before it says that a replica gets nothing new, all it got must be told
                 link.write(writer, link.Applied(message.revision))
@@ -134,6 +135,8 @@ class Worker:
             case link.Suspects():
                 for lost in message.replicas:
                     router.suspect(lost)
+            case link.Events():
+                router.observe(message.events)
             case link.Retire():
                 self._retire(message.drain_s)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from nebula_core.interfaces import Strategy
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import Candidate, Lost, RouteEvent, RouteRequest
+from nebula_core.router.candidate import Candidate, Lost, ModelRoute, RouteEvent, RouteRequest
 from nebula_core.router.guard import Charge, Failure
 from nebula_core.router.prefix import PrefixBlocks
 from nebula_core.router.table import Model, RoutingTable
@@ -40,9 +40,11 @@ class Router:
         """Candidates whose charges changed since the reporter last looked."""
         self.failures: list[Lost] = []
         """Replicas that refused or dropped a connection since then."""
+        self.shared: list[RouteEvent] | None = None
+        """Events for other workers' strategies since then; `None` where there is no other worker."""
         self._strategies = strategies
         self._default, self._fallback = default, fallback
-        self._observers = {name: s for name, s in strategies.items() if type(s).observe is not Strategy.observe}
+        self._observers = self._in_use()
         self._clock, self._logger = clock, logger
         self._quiet_until: dict[str, float] = {}
         self._routed = metrics.counter("nebula_route_total", "Routing decisions by model and outcome.", labels=("model_uid", "status"))
@@ -77,11 +79,22 @@ class Router:
             self.failures.append(Lost(route.model_uid, route.replica_id, route.incarnation))
         self.note("failed", charge)
 
-    def note_gone(self, candidates: Sequence[Candidate]) -> None:
-        """Replicas left the table."""
-        if self._observers:
-            for candidate in candidates:
-                self._tell("gone", candidate, "")
+    def update(self, models: Iterable[ModelRoute], removed: Iterable[str] = (), *, whole: bool = False) -> None:
+        """Take over new versions of some models, or (`whole`) of all; strategies in use hear of the replicas that are gone."""
+        gone = self.table.update(models, removed, whole=whole)
+        self._observers = self._in_use()
+        for candidate in gone:
+            self._tell("gone", candidate, "")
+
+    def observe(self, events: Iterable[RouteEvent]) -> None:
+        """Pass on what another worker saw."""
+        for event in events:
+            self._pass_on(event)
+
+    def _in_use(self) -> dict[str, Strategy]:
+        """The strategies that observe and that some model is routed by: an event for another one would be for nobody."""
+        names = {self._default, self._fallback, *(model.strategy for model in self.table.models.values())}
+        return {name: s for name, s in self._strategies.items() if name in names and type(s).observe is not Strategy.observe}
 
     def suspect(self, lost: Lost) -> None:
         """Another worker could not connect to a replica."""
@@ -118,6 +131,11 @@ class Router:
             at=self._clock(),
             prefix_blocks=blocks,
         )
+        self._pass_on(event)
+        if self.shared is not None and kind != "gone" and self._observers:
+            self.shared.append(event)
+
+    def _pass_on(self, event: RouteEvent) -> None:
         for name, strategy in self._observers.items():
             try:
                 strategy.observe(event)

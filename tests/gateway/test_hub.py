@@ -13,13 +13,14 @@ from nebula_core.gateway.hub import WorkerHub
 from nebula_core.gateway.report import Reporter
 from nebula_core.gateway.sockets import short_name
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import Candidate, Lost, ModelRoute, Route
+from nebula_core.router.candidate import Candidate, Lost, ModelRoute, Route, RouteEvent, RouteRequest
 from nebula_core.types import EndpointStats
 
 pytestmark = pytest.mark.asyncio
 
 ROUTE = Route(model_uid="m", replica_id="0", assignment_version="a", incarnation=1, url="http://127.0.0.1:1")
 TABLE = {"m": ModelRoute(model_uid="m", routes=(ROUTE,))}
+BLOCKS = RouteRequest("r", "m", "/v1/completions", b'{"model":"m","prompt":"' + b"x" * 2000 + b'"}').blocks()
 STATS = EndpointStats(running=3, pending=0, incarnation=1)
 
 
@@ -128,6 +129,9 @@ async def test_each_worker_hears_of_the_others_charges_and_of_lost_replicas(hub,
     assert await second.next_of(link.ChargesElsewhere) == link.ChargesElsewhere((("m", "0", 4),))
     first.tell(link.Failures((Lost("m", "0", 1),)))
     assert await second.next_of(link.Suspects) == link.Suspects((Lost("m", "0", 1),))
+    events = link.Events((RouteEvent(kind="charged", model_uid="m", replica_id="0", incarnation=1, at=1.0, prefix_blocks=BLOCKS),))
+    first.tell(events)
+    assert await second.next_of(link.Events) == events
     first.writer.close()
     assert await second.next_of(link.ChargesElsewhere) == link.ChargesElsewhere((("m", "0", 0),))
     await until(lambda: not +hub.in_flight())
@@ -165,6 +169,7 @@ class FakeRouter:
     def __init__(self) -> None:
         self.touched: set[Candidate] = set()
         self.failures: list[Lost] = []
+        self.shared = None
 
 
 async def test_a_reporter_tells_counts_of_what_changed_and_zero_once(hub, connect, until):

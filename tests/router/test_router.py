@@ -145,7 +145,7 @@ def test_a_request_is_routed_even_if_every_strategy_fails():
 
 def test_a_model_may_have_a_strategy_of_its_own():
     router, _, fewest = make(default="broken", fallback="broken")
-    router.table.update([ModelRoute(model_uid="m", strategy="fewest", routes=(route("0"),))])
+    router.update([ModelRoute(model_uid="m", strategy="fewest", routes=(route("0"),))])
     charge = router.pick(router.table.models["m"], REQUEST)
     assert charge
     assert fewest.seen[-1].kind == "charged"
@@ -161,11 +161,32 @@ def test_strategies_observe_the_life_of_a_request():
     assert [event.kind for event in fewest.seen] == ["charged", "first_token", "finished"]
 
 
+def test_a_strategy_that_no_model_uses_observes_nothing():
+    router, _, fewest = make(default="undecided", fallback="undecided")
+    router.pick(router.table.models["m"], REQUEST)
+    assert fewest.seen == []
+    router.update([ModelRoute(model_uid="other", strategy="fewest")])
+    router.pick(router.table.models["m"], REQUEST)
+    assert [event.kind for event in fewest.seen] == ["charged"]
+
+
+def test_what_one_worker_saw_its_peer_observes_as_it_was():
+    (seeing, *_), (hearing, _, fewest) = make(replicas=1), make(replicas=1)
+    seeing.shared = []
+    charge = seeing.pick(seeing.table.models["m"], REQUEST)
+    charge.first_token()
+    charge.finish()
+    hearing.observe(seeing.shared)
+    assert fewest.seen == seeing.shared
+    assert [event.kind for event in fewest.seen] == ["charged", "first_token", "finished"]
+    assert hearing.shared is None
+
+
 def test_a_restarted_engine_begins_without_load_and_the_old_one_is_gone():
     router, _, fewest = make(replicas=1)
     model = router.table.models["m"]
     old = router.pick(model, REQUEST)
-    router.note_gone(router.table.update([ModelRoute(model_uid="m", routes=(route("0", incarnation=2),))]))
+    router.update([ModelRoute(model_uid="m", routes=(route("0", incarnation=2),))])
     assert loads(router) == [0]
     assert fewest.seen[-1].kind == "gone"
     old.finish()

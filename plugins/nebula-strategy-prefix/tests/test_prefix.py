@@ -53,7 +53,7 @@ class World:
             Route(model_uid="m", replica_id=name, assignment_version="a", incarnation=incarnation, url="")
             for name, incarnation in incarnations.items()
         ]
-        self.router.note_gone(self.table.update([ModelRoute(model_uid="m", routes=tuple(routes))]))
+        self.router.update([ModelRoute(model_uid="m", routes=tuple(routes))])
 
     def send(self, *prompt: int, streamed: bool = True) -> Charge:
         """A request whose prompt has these blocks, and a tail that is nobody's."""
