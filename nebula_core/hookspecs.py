@@ -26,12 +26,12 @@ hookimpl = pluggy.HookimplMarker("nebula")
 
 @hookspec
 def nebula_register_strategies() -> list[Provider[Strategy]]:  # type: ignore[empty-body]
-    """Return routing strategies; `[router] strategy` or a model's `strategy` chooses one. Built in every gateway worker."""
+    """Return routing strategies; `[router] strategy` or a model's chooses one. Built in gateway workers, and in control processes."""
 
 
 @hookspec
 def nebula_register_engines() -> list[Provider[Engine]]:  # type: ignore[empty-body]
-    """Return engines: what to launch for a model; a model's `engine` chooses one. Built in schedulers and nodes."""
+    """Return engines: what to launch for a model; a model's `engine` chooses one. Built in every control process."""
 
 
 @hookspec
@@ -71,7 +71,7 @@ def nebula_lifespan(app: App, role: Role) -> AbstractAsyncContextManager[None]: 
 
 @hookspec
 def nebula_add_routes(app: FastAPI) -> None:
-    """Add routes to the admin API, before it starts. They are behind its token like all others; `app.state.nebula` is the `App`."""
+    """Add routes to the admin API, behind its token like all others. When requests come, `app.state.nebula` is the `App`."""
 
 
 @hookspec

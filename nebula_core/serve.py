@@ -37,7 +37,7 @@ PREFIXES = (*GATEWAY_PREFIXES, keys.STATUS, keys.NODES, keys.GATEWAYS, keys.SEED
 ALL_ROLES = frozenset(Role)
 VERSION = version("nebula-serving")
 HEARD_OF_S = 3.0
-ALREADY_RUNS = "a {role} runs on {folder} already, as process {{holder}}; give each its own data_dir"
+ALREADY_RUNS = "a {role} runs on {folder} already, as process {holder}; give each its own data_dir"
 
 
 async def serve(roles: Set[Role], settings: Settings, progress: Progress, *, keep_going: bool = False) -> None:
@@ -71,7 +71,8 @@ async def _run(
     progress.step(f"opening the {settings.store.use} store in {settings.data_dir}")
     async with open_app(settings, plugins, PREFIXES) as app, AsyncExitStack() as stack:
         for role in roles:
-            stack.enter_context(locked(settings.data_dir / f"{role}.lock", ALREADY_RUNS.format(role=role, folder=settings.data_dir)))
+            refusal = ALREADY_RUNS.replace("{role}", role).replace("{folder}", str(settings.data_dir))
+            stack.enter_context(locked(settings.data_dir / f"{role}.lock", refusal))
         alone = roles == ALL_ROLES
         declared = startup.requests(app)
         if alone and not keep_going:

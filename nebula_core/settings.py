@@ -58,7 +58,7 @@ class GatewaySettings(Table):
 
 
 class AdminSettings(Table):
-    """`[admin]`: the admin API of every role. All of it but `/health` and `/metrics` needs the token, also on loopback."""
+    """`[admin]`: the admin API of every role. All but `/health`, `/metrics` and the documentation needs the token, also on loopback."""
 
     host: str = "127.0.0.1"
     port: int = Field(8081, ge=0, le=65535)

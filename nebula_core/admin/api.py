@@ -72,7 +72,7 @@ def make_app(view: View, token: str) -> FastAPI:
     async def root() -> RedirectResponse:
         return RedirectResponse("/docs")
 
-    add_exporters(app, view.exporters, view.snapshot, taken=[ANYBODY, *WITHOUT_TOKEN])
+    add_exporters(app, view.exporters, view.snapshot, taken=[ANYBODY, *WITHOUT_TOKEN], reserved=("/admin/", ASSETS))
     _add_plugin_routes(app, view.plugins)
     app.add_middleware(
         Security,

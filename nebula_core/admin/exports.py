@@ -17,12 +17,17 @@ from nebula_core.metrics import Snapshot
 logger = logging.getLogger("nebula")
 
 
-def add_exporters(app: FastAPI, exporters: Mapping[str, Exporter], snapshot: Callable[[], Snapshot], taken: Iterable[str]) -> None:
-    """Serve each exporter's page at its path. Raises `PluginError` if that is one of `taken`, another exporter's, or no path."""
+def add_exporters(
+    app: FastAPI, exporters: Mapping[str, Exporter], snapshot: Callable[[], Snapshot], taken: Iterable[str], reserved: tuple[str, ...]
+) -> None:
+    """Serve each exporter's page at its path.
+
+    Raises `PluginError` if that is one of `taken`, another exporter's, no path, or begins like a `reserved` one.
+    """
     owners = dict.fromkeys(taken, "the admin API")
     for name, exporter in exporters.items():
         path = exporter.path
-        if path in owners or not path.startswith("/"):
+        if path in owners or not path.startswith("/") or path.startswith(reserved):
             raise PluginError(
                 f'the exporter "{name}" cannot serve its page at "{path}" ({_why(path, owners)}); uninstall or disable its plugin'
             )
@@ -31,7 +36,9 @@ def add_exporters(app: FastAPI, exporters: Mapping[str, Exporter], snapshot: Cal
 
 
 def _why(path: str, owners: Mapping[str, str]) -> str:
-    return f"it belongs to {owners[path]}" if path in owners else "a path begins with /"
+    if path in owners:
+        return f"it belongs to {owners[path]}"
+    return "the admin API lies there" if path.startswith("/") else "a path begins with /"
 
 
 def _page(name: str, exporter: Exporter, snapshot: Callable[[], Snapshot]) -> Callable[[Request], Awaitable[Response]]:

@@ -122,6 +122,9 @@ class NodeDaemon:
     async def _stop_handle(self, handle: Handle) -> None:
         try:
             await self._runtime.stop(handle, self._settings.node.stop_grace_s)
+        except asyncio.CancelledError:  # somebody will not wait: then by force
+            await self._runtime.stop(handle, 0.0)
+            raise
         except Exception:  # the other engines have to be ended all the same
             self._logger.exception("the engine %s (process %d) could not be ended", handle.name, handle.pid)
 

@@ -115,10 +115,10 @@ class Router:
     def _select(self, name: str, request: RouteRequest, candidates: Sequence[Candidate]) -> Candidate | None:
         try:
             pick = self._strategies[name].select(request, candidates)
+            return None if pick is None else pick.candidate
         except Exception:  # noqa: BLE001 - a plugin's fault must cost no request: it is logged, and the fallback decides
             self._complain(name)
             return None
-        return None if pick is None else pick.candidate
 
     def _tell(self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:
         route = candidate.route

@@ -30,7 +30,7 @@ from nebula_core.store.history import History, Watch
 from nebula_core.store.state import Change, State
 
 _HELD = (
-    "the embedded store in {folder} is held by process {{holder}}. It serves one process: `nebula up` runs all roles in one; "
+    "the embedded store in {folder} is held by process {holder}. It serves one process: `nebula up` runs all roles in one; "
     'for roles of their own, on one machine or several, set `[store] use = "etcd"`.'
 )
 
@@ -129,7 +129,7 @@ class EmbeddedStore(Store):
         path = self._folder / "store.db"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._files.enter_context(locked(self._folder / "lock", _HELD.format(folder=self._folder)))
+            self._files.enter_context(locked(self._folder / "lock", _HELD.replace("{folder}", str(self._folder))))
             self._database = self._files.enter_context(closing(Database(path)))
         except OSError as error:
             raise StoreError(f"the store's file {path} cannot be opened: {error}; mend its permissions, or set another data_dir") from error

@@ -33,7 +33,7 @@ def _lock(descriptor: int, refusal: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "unknown"
-        raise StoreLocked(refusal.format(holder=holder)) from error
+        raise StoreLocked(refusal.replace("{holder}", holder)) from error
 
 
 def _program() -> str:

@@ -92,3 +92,14 @@ def test_twenty_rounds_of_sigkill_leave_nothing_over(nebula):
     assert nebula.stop() == 0
     assert nebula.processes() == {}
     assert list((nebula.data_dir / "run").iterdir()) == []
+
+
+def test_a_hung_engine_is_ended_too_when_nobody_will_wait(nebula):
+    [engine] = engine_pids(nebula)
+    os.kill(engine, signal.SIGSTOP)
+    nebula.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "stopping" in nebula.log.read_text(), 20)
+    time.sleep(1.0)  # so that it is the engine's end that is waited for
+    nebula.process.send_signal(signal.SIGTERM)
+    nebula.process.wait(30)
+    eventually(lambda: not nebula.processes(), 20)

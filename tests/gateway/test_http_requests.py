@@ -378,7 +378,13 @@ async def test_which_origins_may_read_an_answer_is_not_for_engines_to_say(gatewa
     assert answer.field(b"access-control-allow-origin") == []
 
 
-@pytest.mark.parametrize("path", [b"/slots/0?action=erase", b"/v1/load_lora_adapter", b"/update_weights_from_disk", b"/sleep"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(b"/slots/0?action=erase", b"/v1/load_lora_adapter", b"/update_weights_from_disk", b"/sleep"),
+        *(b"/%73leep", b"/%6cora-adapters", b"http://host/slots/0", b"http://host/%73lots/0?action=erase"),
+    ],
+)
 async def test_what_manages_an_engine_is_not_relayed(gateway, engine, path):
     upstream = await engine()
     answer = await (await gateway(upstream.url)).ask(path=path)

@@ -38,6 +38,11 @@ class Broken(Strategy):
         raise ZeroDivisionError
 
 
+class Careless(Strategy):
+    def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick | None:
+        return candidates[0]  # which is no Pick
+
+
 class Clock:
     now = 100.0
 
@@ -54,7 +59,7 @@ def route(replica_id: str, incarnation: int = 1) -> Route:
 def make(replicas: int = 2, default: str = "fewest", fallback: str = "fewest") -> tuple[Router, Clock, Fewest]:
     table, clock, fewest = RoutingTable(), Clock(), Fewest()
     table.update([ModelRoute(model_uid="m", aliases=("alias",), routes=tuple(route(str(i)) for i in range(replicas)))])
-    strategies = {"fewest": fewest, "undecided": Undecided(), "broken": Broken()}
+    strategies = {"fewest": fewest, "undecided": Undecided(), "broken": Broken(), "careless": Careless()}
     logger = logging.getLogger("test")
     return Router(table, strategies, default=default, fallback=fallback, clock=clock, metrics=Metrics(), logger=logger), clock, fewest
 
@@ -130,7 +135,7 @@ def test_suspicion_from_elsewhere_counts_only_for_the_same_incarnation():
     assert candidate.down_until > 0
 
 
-@pytest.mark.parametrize("default", ["undecided", "broken"])
+@pytest.mark.parametrize("default", ["undecided", "broken", "careless"])
 def test_the_fallback_decides_where_the_strategy_cannot(default):
     router, *_ = make(default=default)
     assert router.pick(router.table.models["m"], REQUEST)

@@ -319,7 +319,7 @@ class Exchange:
                 status=status,
                 duration_s=now - self._started,
                 route_s=now - self._picked_at if whole else None,
-                first_token_s=None if self._first_at is None else self._first_at - self._started,
+                first_token_s=None if self._first_at is None or status >= ERROR else self._first_at - self._started,
                 prompt_tokens=prompt,
                 completion_tokens=completion,
                 estimated=estimated,

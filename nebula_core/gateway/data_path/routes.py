@@ -1,8 +1,9 @@
-"""Which requests the gateway answers itself, and how. All other POSTs are for engines."""
+"""Which requests the gateway answers itself, and how. All other POSTs are for engines, but for those that would manage one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from nebula_core.gateway.data_path.answers import Answer, json_answer
 from nebula_core.gateway.data_path.errors import Refused, bad_http, invalid, management, no_such_page, too_large, unavailable, wrong_method
@@ -103,6 +104,8 @@ def check(request: Request, max_body_bytes: int) -> None:
         request.target = _origin_form(target)
     if (b".." in target or b"%" in target) and _climbs(request.path):
         raise Refused(invalid("The path climbs with '..'. Ask for the path itself.", code="bad_path"))
+    if b"%" in target and is_management(unquote_to_bytes(request.path)):
+        raise Refused(management(request.path))  # engines decode a path before they look at it
 
 
 def _origin_form(target: bytes) -> bytes:
