@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from nebula_core.cli.options import settings_of
 from nebula_core.cli.output import say_warning
 from nebula_core.errors import PluginError, SettingsError
-from nebula_core.plugins import GROUP, PluginInfo, Plugins, load
+from nebula_core.plugins import GROUP, PluginInfo, Plugins, load, way_out
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def _add_commands_of(found: Found, group: TyperGroup) -> None:
         found.loaded.hook.nebula_add_cli(cli=cli)
         added = typer.main.get_group(cli).commands
     except Exception as error:  # noqa: BLE001 - one plugin's mistake shall not take away the other commands
-        way_out = f'uninstall it or disable it with `[plugins] disabled = ["{found.info.name}"]`'
-        say_warning(f'the plugin "{found.info.name}" failed to add its commands: {type(error).__name__}: {error}; {way_out}')
+        name = found.info.name
+        say_warning(f'the plugin "{name}" failed to add its commands: {type(error).__name__}: {error}; {way_out(name)}')
         return
     for name, command in added.items():
         group.commands.setdefault(name, command)
