@@ -69,7 +69,7 @@ class AdminSettings(Table):
 class RouterSettings(Table):
     """`[router]`: how a replica is chosen."""
 
-    strategy: str = "least_pending"
+    strategy: str = "prefix"
     fallback: str = "least_pending"
     """Strategy that decides when the chosen one cannot."""
 

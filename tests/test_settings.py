@@ -30,7 +30,7 @@ def test_without_a_file_everything_has_a_default(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     found = settings.load(environ={})
-    assert (found.gateway.port, found.admin.port, found.router.strategy, found.models) == (8080, 8081, "least_pending", ())
+    assert (found.gateway.port, found.admin.port, found.router.strategy, found.models) == (8080, 8081, "prefix", ())
 
 
 def test_the_settings_file_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
