@@ -64,6 +64,7 @@ def load_plugins(settings: Settings) -> Plugins:
         logger.warning("the settings table [%s] belongs to no installed plugin and is ignored", table)
     plugins.offer("strategy", settings.router.strategy, "[router] strategy")
     plugins.offer("strategy", settings.router.fallback, "[router] fallback")
+    plugins.choice("retry", settings.gateway.retry, "[gateway] retry")
     plugins.offer("store", settings.store.use, "[store] use")
     plugins.offer("runtime", settings.node.runtime, "[node] runtime")
     for name in settings.node.devices:

@@ -63,6 +63,7 @@ def to_request(model: ModelSettings, engines: Mapping[str, Engine]) -> ModelRequ
         max_replicas=model.max_replicas,
         gpus_per_replica=model.gpus_per_replica,
         strategy=model.strategy,
+        first_byte_timeout_s=model.first_byte_timeout_s,
         engine_args=engine_args,
     )
     check(request, engines)

@@ -1,8 +1,4 @@
-"""Every hook of Nebula. A plugin implements those it needs; all are plain functions, called once at start.
-
-The `register` hooks return what the plugin offers; settings choose by name. Neither importing a plugin nor registering may
-have an effect: files, sockets and tasks begin in `Provider.build` or in `nebula_lifespan`.
-"""
+"""Every hook: plain functions, called once at start. Importing and registering have no effect: that begins in `build` or a lifespan."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from nebula_core.app import App
-    from nebula_core.interfaces import Devices, Engine, Exporter, Probe, Runtime, Scraper, Store, Strategy
+    from nebula_core.interfaces import Devices, Engine, Exporter, Probe, Retry, Runtime, Scraper, Store, Strategy
     from nebula_core.provider import Provider
     from nebula_core.roles import Role
 
@@ -27,6 +23,11 @@ hookimpl = pluggy.HookimplMarker("nebula")
 @hookspec
 def nebula_register_strategies() -> list[Provider[Strategy]]:  # type: ignore[empty-body]
     """Return routing strategies; `[router] strategy` or a model's chooses one. Built in gateway workers, and in control processes."""
+
+
+@hookspec
+def nebula_register_retries() -> list[Provider[Retry]]:  # type: ignore[empty-body]
+    """Return retry policies; `[gateway] retry` chooses one. Built in gateway workers."""
 
 
 @hookspec

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -33,6 +33,37 @@ class Strategy(ABC):
     def observe(self, event: RouteEvent) -> None:
         """Learn what became of requests, this gateway's and the others': charged, first token, finished, failed, replica gone."""
         return
+
+
+Cause = Literal["refused", "reset", "timeout", "status", "no_candidate"]
+"""Why an attempt failed: no connection, connection lost, engine silent, an answer with an error status, no replica to send it to."""
+
+
+class FailedAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt of a request that failed before any byte of an answer's body was sent to the client."""
+
+    model_uid: str
+    cause: Cause
+    status: int = 0
+    """With the cause `status`: the status that the engine answered with, 400 or above."""
+    retry_after_s: float | None = None
+    """With the cause `status`: when to come again by the engine's own word, in seconds from now."""
+    before: tuple[Cause, ...] = ()
+    """The causes for which this request has been tried again already, in order."""
+    answered: int = 0
+    """Requests for this model that this worker has answered since its start, whatever with."""
+
+
+class Retry(ABC):
+    """Decides whether a request whose attempt failed is tried again. Called only then, in a gateway worker: no I/O, no waiting.
+
+    Whatever it says, an attempt goes to a replica that the request was not sent to yet (after `no_candidate`, also to one that
+    refused the connection), and a request that two engines were lost with is failed.
+    """
+
+    @abstractmethod
+    def pause(self, failed: FailedAttempt, now: float) -> float | None:
+        """Seconds until the next attempt, 0 for one at once; `None`: there is none. `now` is in monotonic seconds."""
 
 
 # --- engines ------------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 GROUP = "nebula"
 KINDS: Mapping[str, str] = {
     "strategy": "nebula_register_strategies",
+    "retry": "nebula_register_retries",
     "engine": "nebula_register_engines",
     "runtime": "nebula_register_runtimes",
     "probe": "nebula_register_probes",
@@ -89,6 +90,18 @@ class Plugins:
                 f"Install the package that provides it, for example `pip install nebula-{kind}-{name.replace('_', '-')}`."
             )
         return found
+
+    def choice(self, kind: str, name: str, asked_by: str) -> str | None:
+        """The provider that a setting means: the one it names, else the only one installed; `None` if there is none.
+
+        Raises `PluginError` if the named one is not installed, or if none is named and there are several.
+        """
+        if name:
+            return self.offer(kind, name, asked_by).provider.name
+        names = self.names(kind)
+        if len(names) > 1:
+            raise PluginError(f"{asked_by} is empty and several are installed ({', '.join(names)}): name the one to use")
+        return names[0] if names else None
 
     def build(self, kind: str, name: str, asked_by: str, tables: Mapping[str, Mapping[str, Any]], context: Callable[[str], Context]) -> Any:
         """Build the provider of that name with its plugin's settings table; `context` makes a context for a plugin's name."""

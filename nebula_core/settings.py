@@ -47,14 +47,28 @@ class GatewaySettings(Table):
     max_body_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     connect_timeout_s: float = Field(2.0, gt=0)
     first_byte_timeout_s: float = Field(600.0, gt=0)
+    """Longest wait for the first byte of an answer's body; a model may have its own."""
     idle_timeout_s: float = Field(120.0, gt=0)
     """Longest silence between two pieces of an answer."""
+    retry: str = ""
+    """Policy that says which failed attempts are made again; empty: the one that is installed."""
     keep_alive_s: float = Field(75.0, gt=0)
     """How long a client's idle connection is kept."""
     drain_s: float = Field(10.0, ge=0)
     """How long running requests may take to finish when the gateway stops."""
     cors_origins: tuple[str, ...] = ()
     """Origins that browsers may call from; `["*"]` for any; empty: none."""
+    peers_host: str = "127.0.0.1"
+    """Address of this machine at which the fleet's other gateways reach this one, to tell it what is in flight through them."""
+    peers_port: int = Field(0, ge=0, le=65535)
+    """Its port; 0: any that is free, for the store tells the others which."""
+
+    @field_validator("peers_host")
+    @classmethod
+    def _can_be_dialled(cls, value: str) -> str:
+        if value in ("", "*", "0.0.0.0", "::", "[::]"):
+            raise ValueError("the other gateways are told this address, so name one of this machine's own instead of all of them")
+        return value.strip("[]")
 
 
 class AdminSettings(Table):
@@ -137,6 +151,7 @@ class ModelSettings(BaseModel):
     max_replicas: int | None = Field(None, ge=0)
     gpus_per_replica: int = Field(0, ge=0)
     strategy: str | None = None
+    first_byte_timeout_s: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> ModelSettings:

@@ -42,6 +42,8 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     gpus_per_replica: int = 0
     strategy: str | None = None
     """Routing strategy for this model; `None` takes `[router] strategy`."""
+    first_byte_timeout_s: float | None = None
+    """Longest wait for the first byte of an answer's body; `None` takes `[gateway] first_byte_timeout_s`."""
     engine_args: dict[str, Any] = {}
     """The engine's own keys, validated by the engine."""
     created: int = 0
@@ -205,6 +207,10 @@ class GatewayStatus(Value, frozen=True, kw_only=True):
     """Requests in flight or waiting, per model."""
     draining: dict[str, int] = {}
     """Requests in flight per draining replica, keyed `model_uid/replica_id`."""
+    peers: str = ""
+    """`host:port` at which it listens for the other gateways; empty: nowhere."""
+    peers_key: str = ""
+    """What another gateway must know to be listened to there, in hex; a new one with every start."""
 
 
 class Seed(Value, frozen=True, kw_only=True):

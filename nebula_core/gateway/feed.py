@@ -24,6 +24,7 @@ def model_route(request: ModelRequest, plan: PlacementPlan | None, endpoints: It
         aliases=request.aliases,
         created=request.created,
         strategy=request.strategy,
+        first_byte_timeout_s=request.first_byte_timeout_s,
         routes=tuple(_route(endpoint) for endpoint in sorted(ready, key=lambda e: e.replica_id)),
         note="" if ready else _why_none(len(wanted), endpoints),
     )

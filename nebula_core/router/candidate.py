@@ -31,6 +31,7 @@ class ModelRoute(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     created: int = 0
     strategy: str | None = None
+    first_byte_timeout_s: float | None = None
     routes: tuple[Route, ...] = ()
     """Replicas that may be routed to."""
     note: str = ""

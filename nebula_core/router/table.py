@@ -13,13 +13,14 @@ Identity = tuple[str, str, str, int]
 class Model:
     """One model of the live table. `candidates` is replaced when its membership changes, and never changed in place."""
 
-    __slots__ = ("aliases", "candidates", "created", "model_uid", "note", "strategy")
+    __slots__ = ("aliases", "candidates", "created", "first_byte_timeout_s", "model_uid", "note", "strategy")
 
     def __init__(self, model_uid: str) -> None:
         self.model_uid = model_uid
         self.aliases: tuple[str, ...] = ()
         self.created = 0
         self.strategy: str | None = None
+        self.first_byte_timeout_s: float | None = None
         self.note = ""
         self.candidates: list[Candidate] = []
 
@@ -29,6 +30,7 @@ class Model:
         Returns those that are gone.
         """
         self.aliases, self.created, self.strategy, self.note = route.aliases, route.created, route.strategy, route.note
+        self.first_byte_timeout_s = route.first_byte_timeout_s
         before = {_identity(candidate.route): candidate for candidate in self.candidates}
         self.candidates = [_carry_over(before.pop(_identity(new), None) or departed.pop(_identity(new), None), new) for new in route.routes]
         return list(before.values())
