@@ -25,6 +25,7 @@ from nebula_core.metrics import Metrics
 from nebula_core.node import gpus, machine
 from nebula_core.node import replica as transitions
 from nebula_core.node.gpus import GpuReader
+from nebula_core.node.health import Scrape
 from nebula_core.node.launcher import Launcher, Running, obituary
 from nebula_core.node.machine import Machine
 from nebula_core.node.measures import NodeMeasures
@@ -87,7 +88,7 @@ class NodeDaemon:
             engines=tuple(sorted(engines)),
         )
         self._reporter = Reporter(
-            store, mirror, self._status, settings.store.lease_s, settings.node.heartbeat_s, logger, self._values, self._forget_what_is_gone
+            store, self._status, settings.store.lease_s, settings.node.heartbeat_s, logger, self._values, self._forget_what_is_gone
         )
         self._measures = NodeMeasures(metrics)
         self._states: dict[Replica, ReplicaState] = {}
@@ -279,13 +280,16 @@ class NodeDaemon:
             await asyncio.sleep(LOADING_PROBE_S)
 
     async def _look_at(self, replica: Replica, running: Running) -> None:
-        """Probe it, and read its stats where it is well."""
-        health = await running.inspector.probe()
+        """Probe it, and read its stats where it is well; both together take no longer than the timeout, for all wait for the slowest."""
+        deadline = asyncio.get_running_loop().time() + self._settings.node.probe_timeout_s
+        health = await running.inspector.probe(deadline)
         if self._running.get(replica) is not running:
             return
         self._note_health(replica, health)
-        running.stats = await running.inspector.scrape() if health.ok else None
-        running.sampled_at = self._clock()
+        scrape = await running.inspector.scrape(deadline) if health.ok else Scrape()
+        running.stats, running.sampled_at = scrape.stats, self._clock()
+        if scrape.failure:
+            self._measures.scrape_failed(replica[0], scrape.failure)
 
     def _note_health(self, replica: Replica, health: Health) -> None:
         before = self._states[replica]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from nebula_core.metrics import Instrument, Metrics, Value
+from nebula_core.node.fetch import Failure
 from nebula_core.node.replica import Phase, Replica, ReplicaState
 from nebula_core.types import EndpointStats, GpuStatus
 
@@ -26,6 +27,9 @@ class NodeMeasures:
         )
         self._restarts = metrics.counter(
             "nebula_container_restart_total", "Engines started again after an end that no plan asked for.", ("model_uid",)
+        )
+        self._scrapes_failed = metrics.counter(
+            "nebula_scrape_failed_total", "Readings of an engine's stats that failed, by why.", ("model_uid", "reason")
         )
         self._models: set[str] = set()
         self._load = {
@@ -49,6 +53,10 @@ class NodeMeasures:
         """An engine of this model is started again, and no plan had asked for its end."""
         self._restarts.labels(model_uid).inc()
 
+    def scrape_failed(self, model_uid: str, failure: Failure) -> None:
+        """The stats of a replica of this model could not be read."""
+        self._scrapes_failed.labels(model_uid, failure).inc()
+
     def show_replicas(self, states: Mapping[Replica, ReplicaState], stats: Mapping[Replica, EndpointStats]) -> None:
         """The replicas as they stand, and what is known of their engines' load; what is unknown has no series."""
         self._status.show({(*replica, state.assignment.spec.engine): _status(state) for replica, state in states.items()})
@@ -56,9 +64,13 @@ class NodeMeasures:
             gauge.show(_known(stats, field))
         models = {model_uid for model_uid, _ in states}
         for model_uid in models:
-            self._restarts.labels(model_uid)  # from 0, so that the first restart is a growth
+            self._restarts.labels(model_uid)  # from 0, so that the first one is a growth; below too
+            for failure in Failure:
+                self._scrapes_failed.labels(model_uid, failure)
         for model_uid in self._models - models:
             self._restarts.remove(model_uid)
+            for failure in Failure:
+                self._scrapes_failed.remove(model_uid, failure)
         self._models = models
 
     def show_gpus(self, gpus: Iterable[GpuStatus]) -> None:

@@ -10,8 +10,8 @@ from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import EndpointInfo, GatewayStatus, PlacementPlan
 
-PREFIXES = (keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
-"""What a node's mirror must follow."""
+PREFIXES = (keys.PLACEMENTS, keys.ENDPOINTS, keys.GATEWAYS)
+"""What a node's mirror must follow: not the fleet's stats, which would come to each of a thousand nodes."""
 
 
 def plans_for(node_id: str, mirror: Mirror) -> dict[str, NodePlan]:

@@ -11,7 +11,6 @@ from nebula_core.interfaces import Store
 from nebula_core.node.publisher import Publisher, Values
 from nebula_core.store import keys
 from nebula_core.store.lease import LeaseKeeper
-from nebula_core.store.mirror import Mirror
 from nebula_core.types import NodeStatus
 
 
@@ -24,7 +23,6 @@ class Reporter:
     def __init__(
         self,
         store: Store,
-        mirror: Mirror,
         status: NodeStatus,
         lease_s: float,
         retry_s: float,
@@ -34,7 +32,7 @@ class Reporter:
     ) -> None:
         self._store, self._lease_s, self._retry_s, self._logger = store, lease_s, retry_s, logger
         self.tell(status)
-        self._publisher = Publisher(store, mirror, logger)
+        self._publisher = Publisher(store, status.node_id, logger)
         self._values = values
         self._settled = settled
         self._keeper: LeaseKeeper | None = None

@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import os
 import signal
@@ -462,6 +463,43 @@ async def test_an_engine_elsewhere_is_watched_but_not_stopped(fleet):
 
         await eventually(let_go)
         assert (await ask(engine)).status_code == 200
+
+
+@asynccontextmanager
+async def stalling():
+    """An engine that is well, and whose load never comes to an end."""
+
+    async def serve(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" if b"/load" in head else b"HTTP/1.0 200 OK\r\n\r\n")
+        if b"/load" in head:
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def test_an_engine_whose_page_stalls_is_counted_and_hides_no_other_engine(fleet):
+    async with stalling() as url, fleet.node():
+        stuck = Assignment(
+            replica_id="0",
+            node_id="n",
+            spec=ReplicaSpec(model_uid="stuck", engine="fake", engine_args={"url": url}),
+            assignment_version="v1",
+        )
+        await fleet.put(keys.placement("stuck"), PlacementPlan(model_uid="stuck", plan_version=1, assignments=(stuck,)))
+        await fleet.plan(assignment())
+
+        async def counted():
+            return fleet.shown("nebula_scrape_failed_total").get(("stuck", "late"), 0) >= 2
+
+        await eventually(counted)
+        await fleet.when(READY)
+        await eventually(lambda: fleet.value(keys.stats(UID, "0"), EndpointStats))
+        assert await fleet.value(keys.stats("stuck", "0"), EndpointStats) is None
+        assert fleet.shown("nebula_scrape_failed_total")[UID, "late"] == 0
 
 
 async def test_while_the_store_is_away_engines_are_healed_and_reported_later(fleet):

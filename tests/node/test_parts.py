@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nebula_core.errors import LaunchError, ScrapeError
 from nebula_core.interfaces import Health, Probe, Scraper
-from nebula_core.node.health import MAX_PAGE_BYTES, Inspector, Target, make_fetch
+from nebula_core.node.fetch import MAX_PAGE_BYTES, Failure, make_fetch
+from nebula_core.node.health import Inspector, Scrape, Target
 from nebula_core.node.note import Note, decode, engine_name
 from nebula_core.node.ports import base_url, free_port
 from nebula_core.node.publisher import batches
@@ -156,19 +157,26 @@ def inspector(plugin, http=None):
     return Inspector(target, http, 0.05, logger)
 
 
-@pytest.mark.parametrize(("plugin", "reason"), [(Hanging(), "no answer within 0.05 s"), (Broken(), "a bug")])
-async def test_a_plugin_that_hangs_or_breaks_is_a_failed_probe_and_no_stats(plugin, reason):
+def soon():
+    return asyncio.get_running_loop().time() + 0.05
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason", "failure"), [(Hanging(), "no answer within 0.05 s", Failure.LATE), (Broken(), "a bug", Failure.PLUGIN)]
+)
+async def test_a_plugin_that_hangs_or_breaks_is_a_failed_probe_and_no_stats(plugin, reason, failure):
     looks = inspector(plugin)
-    health = await looks.probe()
+    health = await looks.probe(soon())
     assert not health.ok
     assert reason in health.reason
-    assert await looks.scrape() is None
+    assert await looks.scrape(soon()) == Scrape(failure=failure)
 
 
 async def test_unreadable_stats_are_logged_when_that_changes(caplog):
     looks = inspector(Changing())
     caplog.set_level("INFO")
-    assert [await looks.scrape() for _ in range(4)] == [None, None, EndpointStats(pending=1), EndpointStats(pending=1)]
+    failed, read = Scrape(failure=Failure.UNREADABLE), Scrape(EndpointStats(pending=1))
+    assert [await looks.scrape(soon()) for _ in range(4)] == [failed, failed, read, read]
     assert [record.message for record in caplog.records] == [
         "m/0: its stats cannot be read: no metrics",
         "m/0: its stats can be read again",
