@@ -18,7 +18,7 @@ from pathlib import Path
 from nebula_core.errors import NebulaError, StoreError
 from nebula_core.gateway import feed
 from nebula_core.gateway.hub import WorkerHub
-from nebula_core.gateway.routing import build_router
+from nebula_core.gateway.routing import build_routing
 from nebula_core.gateway.sockets import bind_public
 from nebula_core.gateway.supervisor import Supervisor
 from nebula_core.interfaces import Put, Store
@@ -60,7 +60,7 @@ class GatewayControl:
         """`host:port` of the public port, once entered."""
 
     async def __aenter__(self) -> GatewayControl:
-        build_router(self._settings, Metrics())  # a strategy that cannot be built ends the start here, and not every worker of ours
+        build_routing(self._settings, Metrics())  # a policy that cannot be built ends the start here, and not every worker of ours
         left_behind = self._path.exists()
         await self._hub.__aenter__()
         try:

@@ -23,7 +23,7 @@ from nebula_core.background import background
 from nebula_core.gateway import link
 from nebula_core.gateway.data_path.server import Server
 from nebula_core.gateway.report import Reporter
-from nebula_core.gateway.routing import build_router
+from nebula_core.gateway.routing import build_routing
 from nebula_core.gateway.sockets import short_name
 from nebula_core.metrics import Metrics
 from nebula_core.router.router import Router
@@ -46,9 +46,9 @@ class DataPath:
     def build(cls, settings: Settings) -> DataPath:
         """From the settings in force."""
         metrics = Metrics()
-        router = build_router(settings, metrics)
+        router, retry = build_routing(settings, metrics)
         router.shared = [] if settings.gateway.workers > 1 else None
-        return cls(router, Server(router, settings.gateway, metrics), Reporter(router, metrics))
+        return cls(router, Server(router, settings.gateway, metrics, retry=retry), Reporter(router, metrics))
 
 
 class Worker:

@@ -16,7 +16,9 @@ from nebula_core.gateway.data_path.client import ClientConnection
 from nebula_core.gateway.data_path.cors import Cors
 from nebula_core.gateway.data_path.measures import Measures
 from nebula_core.gateway.data_path.pool import Pool
+from nebula_core.gateway.data_path.retries import Retries
 from nebula_core.gateway.data_path.services import Limits, Services
+from nebula_core.interfaces import Retry
 from nebula_core.metrics import Metrics
 from nebula_core.settings import GatewaySettings
 
@@ -39,14 +41,17 @@ class Server:
         settings: GatewaySettings,
         metrics: Metrics,
         *,
+        retry: Retry | None = None,
         limits: Limits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        measures = Measures(metrics)
         self.services = Services(
             router=router,
             settings=settings,
             limits=limits,
-            measures=Measures(metrics),
+            measures=measures,
+            retries=Retries(retry, measures, metrics, clock),
             cors=Cors(settings.cors_origins),
             pool=Pool(limits),
             clock=clock,

@@ -12,6 +12,7 @@ from nebula_core.gateway.data_path.cors import Cors
 from nebula_core.gateway.data_path.http import Request
 from nebula_core.gateway.data_path.measures import Measures
 from nebula_core.gateway.data_path.pool import Pool
+from nebula_core.gateway.data_path.retries import Retries
 from nebula_core.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Services:
     settings: GatewaySettings
     limits: Limits
     measures: Measures
+    retries: Retries
     cors: Cors
     pool: Pool
     clock: Callable[[], float]
