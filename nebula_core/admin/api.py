@@ -93,15 +93,15 @@ def _reading(view: View) -> APIRouter:
 
     @router.get("/status", summary="Models, replicas, nodes and gateways at a glance, and why something is not ready")
     async def get_status() -> Status:
-        return status.status(view.seen())
+        return status.status(await view.look())
 
     @router.get("/models", summary="All models")
     async def get_models() -> Models:
-        return Models(models=status.status(view.seen()).models)
+        return Models(models=status.status(await view.look()).models)
 
     @router.get("/models/{model_uid:path}", summary="One model")
     async def get_model(model_uid: str) -> ModelView:
-        return status.model(view.seen_with(model_uid), model_uid)
+        return status.model(await view.look_for(model_uid), model_uid)
 
     @router.get("/plugins", summary="Installed plugins")
     async def get_plugins() -> PluginList:
@@ -138,7 +138,7 @@ def _writing(view: View) -> APIRouter:
             raise InvalidModelRequest("the body names nothing to change: replicas, min_replicas or max_replicas")
         await desired.scale(view.store, view.engines, model_uid, given)
         await view.caught_up(model_uid)
-        return status.model(view.seen_with(model_uid), model_uid)
+        return status.model(await view.look_for(model_uid), model_uid)
 
     @router.delete("/models/{model_uid:path}", summary="Unload a model: its running requests finish, then its replicas stop")
     async def delete_model(model_uid: str) -> dict[str, str]:

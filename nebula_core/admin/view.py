@@ -1,16 +1,17 @@
-"""What the admin API looks at and acts on: the mirror for reading, the store for writing."""
+"""What the admin API looks at and acts on: the store, through the mirror where this process follows it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from nebula_core import desired
 from nebula_core.admin.documents import StoreView
+from nebula_core.admin.reading import Picture, Reader
 from nebula_core.admin.status import Seen
 from nebula_core.errors import UnknownModel
 from nebula_core.interfaces import Engine, Exporter, Store
@@ -32,7 +33,7 @@ PREFIXES = (
     keys.GATEWAYS,
     keys.SCHEDULER_LEADER,
 )
-"""What the admin API's mirror must follow."""
+"""What the admin API shows."""
 CATCH_UP_S = 1.0
 
 
@@ -47,6 +48,8 @@ class View:
     plugins: Plugins
     snapshot: Callable[[], Snapshot]
     """The metrics of this process and its workers."""
+    followed: Collection[str] = PREFIXES
+    """What the mirror follows. The rest of `PREFIXES` is read when it is asked for."""
     exporters: Mapping[str, Exporter] = field(default_factory=dict)
     """Who turns them into pages, by name."""
     clock: Callable[[], float] = time.time
@@ -57,34 +60,47 @@ class View:
         """The texts of the files that hold secrets, as they were when first asked for."""
         return secrets_in(self.settings.files)
 
-    def seen(self) -> Seen:
-        """The store's values as last read."""
-        mirror = self.mirror
-        requests = keys.by_model(mirror.values(keys.MODEL_REQUESTS, ModelRequest))
-        leader = mirror.entry(keys.SCHEDULER_LEADER)
-        return Seen(
-            requests=requests,
-            wanted={uid: desired.wanted(request, self.engines) for uid, request in requests.items()},
-            plans=keys.by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
-            statuses=keys.by_model(mirror.values(keys.STATUS, ModelStatus)),
-            endpoints=keys.by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo)),
-            stats=keys.by_replica(mirror.values(keys.STATS, EndpointStats)),
-            nodes={node.node_id: node for node in mirror.values(keys.NODES, NodeStatus).values()},
-            gateways=tuple(mirror.values(keys.GATEWAYS, GatewayStatus).values()),
-            scheduler=leader.value.decode(errors="replace") if leader else None,
-            store=StoreView(kind=self.settings.store.use, connected=mirror.connected),
-            secrets=self.secrets,
-        )
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.store, self.mirror, self.followed, PREFIXES, self.settings.store.use)
 
-    def seen_with(self, model_uid: str) -> Seen:
-        """The store's values, if that model is among them. Raises `UnknownModel`."""
-        seen = self.seen()
+    async def look(self) -> Seen:
+        """The store's values, as they are. Raises `StoreUnavailable` if the store must be asked and does not answer."""
+        return self._seen(await self._reader.picture())
+
+    async def look_for(self, model_uid: str) -> Seen:
+        """The same, if that model is among them. Raises `UnknownModel` as well."""
+        seen = await self.look()
         if model_uid not in seen.requests and model_uid not in seen.plans:
             raise UnknownModel(f'there is no model "{model_uid}" (models: {", ".join(sorted(seen.requests)) or "none"})')
         return seen
 
+    def seen(self) -> Seen:
+        """The store's values as last read, at once: for a process whose mirror follows all of `PREFIXES`."""
+        return self._seen(Picture(self.mirror, {}))
+
+    def _seen(self, picture: Picture) -> Seen:
+        requests = keys.by_model(picture.values(keys.MODEL_REQUESTS, ModelRequest))
+        leader = picture.entry(keys.SCHEDULER_LEADER)
+        return Seen(
+            requests=requests,
+            wanted={uid: desired.wanted(request, self.engines) for uid, request in requests.items()},
+            plans=keys.by_model(picture.values(keys.PLACEMENTS, PlacementPlan)),
+            statuses=keys.by_model(picture.values(keys.STATUS, ModelStatus)),
+            endpoints=keys.by_replica(picture.values(keys.ENDPOINTS, EndpointInfo)),
+            stats=keys.by_replica(picture.values(keys.STATS, EndpointStats)),
+            nodes={node.node_id: node for node in picture.values(keys.NODES, NodeStatus).values()},
+            gateways=tuple(picture.values(keys.GATEWAYS, GatewayStatus).values()),
+            scheduler=leader.value.decode(errors="replace") if leader else None,
+            store=StoreView(kind=self.settings.store.use, connected=self.mirror.connected),
+            secrets=self.secrets,
+        )
+
     async def caught_up(self, model_uid: str) -> None:
         """Wait until a write of this model's request can be read here, so that who writes and then looks sees it."""
+        await self._reader.forget()
+        if keys.MODEL_REQUESTS not in self.followed:
+            return
         key = keys.model_request(model_uid)
         changes = self.mirror.subscribe()
         written = await self.store.get(key)

@@ -27,14 +27,14 @@ def serve_admin(tmp_path):
     """Serves the admin API on a real socket: `async with serve_admin(**settings) as nebula`, with its parts and an HTTP client."""
 
     @asynccontextmanager
-    async def serve(installed=(), exporters=None, **tables):
+    async def serve(installed=(), exporters=None, followed=PREFIXES, store_type=EmbeddedStore, **tables):
         listener = bind("127.0.0.1", 0)
         admin = {"port": listener.getsockname()[1], **tables.pop("admin", {})}
         settings = Settings.model_validate({"data_dir": tmp_path, "admin": admin, **tables})
         metrics = Metrics()
         async with (
-            EmbeddedStore(tmp_path / "store", EmbeddedSettings(), time.monotonic, logger) as store,
-            following(store, PREFIXES, logger) as mirror,
+            store_type(tmp_path / "store", EmbeddedSettings(), time.monotonic, logger) as store,
+            following(store, followed, logger) as mirror,
         ):
             view = View(
                 settings=settings,
@@ -44,6 +44,7 @@ def serve_admin(tmp_path):
                 plugins=plugins.load(found=installed),
                 snapshot=metrics.snapshot,
                 exporters=exporters or {},
+                followed=followed,
             )
             secret = token.ensure(settings.data_dir)
             async with (

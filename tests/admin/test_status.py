@@ -111,3 +111,21 @@ def test_everything_is_listed_by_name_and_a_node_that_is_gone_is_said_to_be_down
     assert [(node.node_id, node.up) for node in shown.nodes] == [("a", False), ("b", True)]
     assert (shown.nodes[1].address, shown.nodes[1].gpus[0].name) == ("10.0.0.1", "H200")
     assert (shown.gateways[0].applied_revision, shown.gateways[0].demand) == (7, {"m": 2})
+
+
+class NewerGateway(GatewayStatus, frozen=True, kw_only=True):
+    """A gateway's heartbeat with what is nobody's business but gateways'."""
+
+    peers: str = "10.0.0.7:8082"
+    peers_key: str = "sk-peers"
+
+
+class NewerNode(NodeStatus, frozen=True, kw_only=True):
+    join_key: str = "sk-join"
+
+
+def test_only_what_the_documents_name_is_shown_of_gateways_and_nodes():
+    world = seen(gateways=(NewerGateway(gateway_id="g", address="h:8080"),), nodes={"a": NewerNode(node_id="a", address="10.0.0.1")})
+    shown = status(world).model_dump_json()
+    assert "h:8080" in shown
+    assert "sk-" not in shown
