@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -11,8 +12,11 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
 from nebula_core import StoreUnavailable
-from nebula_store_etcd.faults import Denied, LoginNeeded, Mismatch, NoUsers, Refused, Silent
+from nebula_store_etcd import rights
+from nebula_store_etcd.deeds import deed
+from nebula_store_etcd.faults import WRONG_LOGIN, Denied, LoginNeeded, Mismatch, NoUsers, Refused, Silent
 from nebula_store_etcd.history import Place, Trail
+from nebula_store_etcd.keyspace import Keyspace
 from nebula_store_etcd.member import Member, Stream
 from nebula_store_etcd.messages import RANGE, TXN, WATCH, Method, RangeRequest, TxnRequest
 from nebula_store_etcd.settings import EtcdSettings
@@ -20,24 +24,29 @@ from nebula_store_etcd.tls import channel_credentials
 
 T = TypeVar("T")
 
+_LOGIN_PAUSE_S = 2.0
+"""A login that was refused is not tried again for so long: each costs etcd a tenth of a second of CPU, on purpose."""
+
 
 class Cluster:
     """A connection to etcd. `clock` gives monotonic seconds.
 
-    Entering raises `StoreUnavailable` if no member answers, and `StoreError` if etcd refuses what the settings say; it may be tried
-    again. Once it has been entered, refusals too are `StoreUnavailable`: a fleet that serves goes on serving while somebody mends them.
+    Entering raises `StoreError` if etcd refuses what the settings say. If no member can be reached it only warns: every call tries anew.
+    Once it has been entered, refusals too are `StoreUnavailable`: a fleet that serves goes on serving while somebody mends them.
     """
 
     def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float]) -> None:
         self.trail = Trail(settings.history_s)
         self.place = Place(0, 0, 0)
-        """Where in its history etcd was at its last answer."""
+        """Where in its history etcd was at its last answer; in the cluster 0 before the first."""
         self._settings = settings
+        self._keyspace = Keyspace(settings.prefix)
         self._logger = logger
         self._clock = clock
         self._members: deque[Member] = deque()
         self._token: str | None = None
         self._logging_in = asyncio.Lock()
+        self._login_pause_until = -math.inf
         self._is_open = False
 
     async def __aenter__(self) -> Cluster:
@@ -47,8 +56,7 @@ class Cluster:
             for member in members:
                 stack.push_async_callback(member.close)
             self._members = deque(random.sample(members, len(members)))  # so that a fleet does not use one member alone
-            await self.barrier()
-            await self._check_login()
+            await self._greet()
             self._is_open = True
             stack.callback(self._mark_closed)
             self._closing = stack.pop_all()
@@ -102,22 +110,40 @@ class Cluster:
         """Start a watch on the member in use; return its stream and first answer. Raises `Silent`; the next call asks another member."""
         member = self._members[0]
         try:
-            return await self._authorized(member, lambda token: _open_watch(member, request, token))
+            return await self._authorized(member, request, lambda token: self._open_watch(member, request, token))
         except Silent:
             self._set_aside(member)
             raise
 
-    async def _check_login(self) -> None:
-        """Find out now whether etcd wants a user that the settings do not name: the empty transaction is open to all."""
+    async def _greet(self) -> None:
+        """Find out what is wrong for good. What is only away may come back, as it may go at any time."""
+        try:
+            await self.barrier()
+            await self._check_rights()
+        except StoreUnavailable as error:
+            self._logger.warning("etcd cannot be reached now; it is tried again with every call: %s", error)
+
+    async def _check_rights(self) -> None:
+        """Raise `Refused` if etcd wants a user that is not set, or this one may not read what every role follows.
+
+        The empty transaction does not tell: it is open to all.
+        """
+        everything = self._keyspace.range("/")
         with suppress(Denied):
-            await self.call(RANGE, RangeRequest(key=b"/", count_only=True))
+            await self._count(everything)
+            return
+        for area in rights.READ:
+            await self._count(self._keyspace.range(area))
+
+    async def _count(self, keys: tuple[bytes, bytes]) -> None:
+        await self.call(RANGE, RangeRequest(key=keys[0], range_end=keys[1], count_only=True))
 
     async def _ask(self, member: Member, method: Method, request: Any) -> Any:
-        answer = await self._authorized(member, lambda token: member.ask(method, request, token))
+        answer = await self._authorized(member, request, lambda token: member.ask(method, request, token))
         self._note(Place.of(answer.header))
         return answer
 
-    async def _authorized(self, member: Member, act: Callable[[str], Awaitable[T]]) -> T:
+    async def _authorized(self, member: Member, request: Any, act: Callable[[str], Awaitable[T]]) -> T:
         """Do it with the token, and once more with a new one if the old one has ended: nothing has been done then."""
         token = self._token
         try:
@@ -128,9 +154,20 @@ class Cluster:
             except LoginNeeded:
                 return await act(await self._log_in(member, token))
         except Refused as error:
-            if self._is_open:
-                raise StoreUnavailable(str(error)) from error
-            raise
+            refusal = Denied(self._denial(request)) if isinstance(error, Denied) else error
+            raise StoreUnavailable(str(refusal)) if self._is_open else refusal from error
+
+    async def _open_watch(self, member: Member, request: Any, token: str) -> tuple[Stream, Any]:
+        stream, first = await member.open(WATCH, request, token)
+        if first.canceled and not first.compact_revision:
+            stream.close()
+            # etcd 3.5.1 says "permission denied" of a token that has ended, too
+            raise LoginNeeded(f"{first.cancel_reason}: {self._denial(request)}")
+        return stream, first
+
+    def _denial(self, request: Any) -> str:
+        user = f'"{self._settings.user}" ([store_etcd] user)' if self._settings.user else "that [store_etcd] cert stands for"
+        return f"the etcd user {user} may not {deed(request)}; `nebula etcd users` gives the user of each role the rights that it needs"
 
     async def _log_in(self, member: Member, ended: str | None) -> str:
         """A token other than the one that has ended; one login serves all who wait for it."""
@@ -142,11 +179,16 @@ class Cluster:
             return self._token
 
     async def _new_token(self, member: Member) -> str:
+        if self._clock() < self._login_pause_until:
+            raise Refused(WRONG_LOGIN)
         try:
             return await member.log_in(self._settings.user, self._settings.password.get_secret_value())
         except NoUsers as error:  # it will ask for the token once somebody runs `etcdctl auth enable`
             self._logger.warning("%s; [store_etcd] user is of no use now", error)
             return ""
+        except Refused:
+            self._login_pause_until = self._clock() + _LOGIN_PAUSE_S
+            raise
 
     def _set_aside(self, member: Member) -> None:
         """Use another member from now on, unless that has happened already."""
@@ -154,7 +196,7 @@ class Cluster:
             self._members.rotate(-1)
 
     def _note(self, place: Place) -> None:
-        if self._is_open and place.cluster_id != self.place.cluster_id:
+        if self.place.cluster_id not in (0, place.cluster_id):
             self._logger.warning("this is another etcd cluster than before: it was restored, or [store_etcd] endpoints names several")
         self.place = place
         self.trail.note(self._clock(), place)
@@ -167,12 +209,3 @@ class Cluster:
 
     def _mark_closed(self) -> None:
         self._is_open = False
-
-
-async def _open_watch(member: Member, request: Any, token: str) -> tuple[Stream, Any]:
-    stream, first = await member.open(WATCH, request, token)
-    if first.canceled and not first.compact_revision:
-        stream.close()
-        # etcd 3.5.1 says "permission denied" of a token that has ended, too
-        raise LoginNeeded(f"etcd at {member.address} refuses the watch: {first.cancel_reason}; see the rights of [store_etcd] user")
-    return stream, first

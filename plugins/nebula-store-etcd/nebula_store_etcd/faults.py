@@ -56,6 +56,7 @@ _MISMATCHES = {
     "Handshake read failed": "it does not speak TLS; write http:// in [store_etcd] endpoints",
     "WRONG_VERSION_NUMBER": "it does not speak TLS; write http:// in [store_etcd] endpoints",
 }
+WRONG_LOGIN = "etcd does not accept [store_etcd] user and password"
 _LOGIN_NEEDED = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
 _SILENT = {
     grpc.StatusCode.UNAVAILABLE,
@@ -110,11 +111,11 @@ def _of_refusal(code: grpc.StatusCode, details: str, address: str) -> StoreError
             "give it more with --quota-backend-bytes (Nebula's leader compacts to what [store_etcd] history_s says)"
         )
     if "authentication failed" in details:
-        return Refused("etcd does not accept [store_etcd] user and password")
+        return Refused(WRONG_LOGIN)
     if "authentication is not enabled" in details:
         return NoUsers(f"etcd at {address} has no users: {details}")
     if code is grpc.StatusCode.PERMISSION_DENIED:
-        return Denied("the etcd user of [store_etcd] user lacks a right that it needs; see the README of nebula-store-etcd for its roles")
+        return Denied(f"etcd at {address}: {details}")
     if "too large" in details or "larger than max" in details:
         return StoreError(f"etcd takes no write of this size: {details}; raise its --max-request-bytes")
     if "too many operations" in details:

@@ -12,7 +12,7 @@ _SAMPLES = 16
 
 @dataclass(frozen=True)
 class Place:
-    """A point in the history of a cluster, as the header of an answer tells it."""
+    """A point in the history of a cluster, as the header of an answer tells it. The cluster 0 is one that is not known yet."""
 
     cluster_id: int
     raft_term: int
@@ -25,7 +25,7 @@ class Place:
 
     def follows(self, earlier: Place) -> bool:
         """Whether this can be a later point of the same history; if not, etcd was restored from a backup or is another one."""
-        return self.cluster_id == earlier.cluster_id and self.raft_term >= earlier.raft_term and self.revision >= earlier.revision
+        return earlier.cluster_id in (0, self.cluster_id) and self.raft_term >= earlier.raft_term and self.revision >= earlier.revision
 
 
 class Trail:

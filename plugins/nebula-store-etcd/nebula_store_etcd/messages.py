@@ -64,6 +64,8 @@ AuthenticateRequest = _class("AuthenticateRequest")
 
 CREATE, MOD = 1, 2
 """What a `Compare` looks at."""
+LESS = 2
+"""The result of a `Compare` that holds if etcd's number is less; not set: equal."""
 DELETED = 1
 """The type of an `Event`."""
 

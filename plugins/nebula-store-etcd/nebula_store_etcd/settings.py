@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from nebula_core import PluginSettings
 
-_ENDPOINT = re.compile(r"(?:(?P<scheme>https?)://)?(?P<address>(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+):\d{1,5})/?")
+_ENDPOINT = re.compile(r"(?:(?P<scheme>https?)://)?(?P<address>(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+):(?P<port>\d{1,5}))/?")
 
 
 class EtcdSettings(PluginSettings):
@@ -37,8 +37,11 @@ class EtcdSettings(PluginSettings):
     @classmethod
     def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for endpoint in value:
-            if not _ENDPOINT.fullmatch(endpoint):
+            match = _ENDPOINT.fullmatch(endpoint)
+            if not match:
                 raise ValueError(f'"{endpoint}" is not of the form http://host:port or https://host:port')
+            if not 0 < int(match["port"]) < 65536:
+                raise ValueError(f'"{endpoint}" has no port that exists: they go from 1 to 65535')
         return value
 
     @field_validator("ca_cert", "cert", "key")

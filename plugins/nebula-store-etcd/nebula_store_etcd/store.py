@@ -8,19 +8,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from nebula_core import Batch, Compacted, Delete, Entry, LeaseLost, Listing, Store, Unchanged, Write, check_transaction
+from nebula_core import Batch, Compacted, Delete, Entry, LeaseLost, Listing, Store, StoreUnavailable, Unchanged, Write, check_transaction
 from nebula_store_etcd import messages
 from nebula_store_etcd.cluster import Cluster
 from nebula_store_etcd.keyspace import Keyspace
 from nebula_store_etcd.settings import EtcdSettings
 from nebula_store_etcd.watch import Watch, entry
 
+_ATTEMPTS = 20
+"""A write without conditions that others were faster than is sent again so many times."""
+
 
 class EtcdStore(Store):
     """The keys under `[store_etcd] prefix` of an etcd cluster. `clock` gives monotonic seconds.
 
-    Opening raises `StoreUnavailable` if etcd does not answer, after which it may be tried again, and `StoreError` if it refuses the
-    settings. What may be done twice is tried on each member, `[store_etcd] timeout_s` long; a transaction is sent once.
+    Opening raises `StoreError` if the settings are wrong for good: a login, a right, a certificate, a file. An etcd that is only away is
+    warned about, once; every call asks for it again and raises `StoreUnavailable` until it is there. What may be done twice is tried on
+    each member, `[store_etcd] timeout_s` long; a transaction is sent once.
     """
 
     def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float]) -> None:
@@ -51,19 +55,36 @@ class EtcdStore(Store):
         return Listing(tuple(sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)), answer.header.revision)
 
     async def transact(self, writes: Sequence[Write], conditions: Sequence[Unchanged] = ()) -> int | None:
-        """Apply all writes or none.
+        """Apply all writes or none. It is sent once, and said to be done only if etcd says so.
 
-        After `StoreUnavailable` they may have been applied, or may be yet: a member that stood still carries out what it had received,
-        be it seconds later and over what was written meanwhile. Where that matters, write under a condition.
+        After `StoreUnavailable` nobody knows: it may have been done, or may be done later, seconds even, for a member that stood still
+        carries out what it had received. Such a latecomer does no more than this:
+
+        - with conditions, it fails unless they all still hold;
+        - without any, it fails if one of its keys was written after it was sent. So it never replaces a newer value, whoever wrote
+          that; but it may bring back a key that was deleted meanwhile. Where that matters, write under a condition;
+        - what it writes under a lease that has ended since is not written.
         """
         self._cluster.check_open()
         check_transaction(writes, conditions)
-        request = messages.TxnRequest(
-            compare=[self._compare(condition) for condition in conditions],
-            success=[self._operation(write) for write in writes],
-        )
-        answer = await self._cluster.call_once(messages.TXN, request)
+        if writes and not conditions:
+            return await self._overwrite(writes)
+        answer = await self._send(writes, [self._compare(condition) for condition in conditions])
         return int(answer.header.revision) if answer.succeeded else None
+
+    async def _overwrite(self, writes: Sequence[Write]) -> int:
+        """Apply writes that have no condition, under the one that their keys are as old as all that is known now."""
+        newest = self._cluster.place.revision
+        for _ in range(_ATTEMPTS):
+            answer = await self._send(writes, [self._is_older(write.key, newest) for write in writes])
+            newest = int(answer.header.revision)
+            if answer.succeeded:
+                return newest
+        raise StoreUnavailable(f"others keep writing the same keys, such as {writes[0].key}; nothing was written")
+
+    async def _send(self, writes: Sequence[Write], compare: Sequence[Any]) -> Any:
+        request = messages.TxnRequest(compare=compare, success=[self._operation(write) for write in writes])
+        return await self._cluster.call_once(messages.TXN, request)
 
     @asynccontextmanager
     async def watch(self, prefix: str, after: int) -> AsyncIterator[AsyncIterator[Batch]]:
@@ -119,6 +140,9 @@ class EtcdStore(Store):
         if condition.mod_revision == 0:
             return messages.Compare(target=messages.CREATE, key=key, create_revision=0)
         return messages.Compare(target=messages.MOD, key=key, mod_revision=condition.mod_revision)
+
+    def _is_older(self, key: str, newest: int) -> Any:
+        return messages.Compare(result=messages.LESS, target=messages.MOD, key=self._keyspace.encode(key), mod_revision=newest + 1)
 
     def _operation(self, write: Write) -> Any:
         key = self._keyspace.encode(write.key)

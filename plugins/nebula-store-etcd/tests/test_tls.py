@@ -109,9 +109,9 @@ async def test_tls_to_a_server_without_it_is_named(shared_etcd: Etcd, store_on: 
 
 
 async def test_no_tls_to_a_server_with_it_is_a_server_that_does_not_answer(etcd: Etcd, store_on: StoreOn) -> None:
-    with pytest.raises(StoreUnavailable, match="https://"):
-        async with store_on(endpoints=(etcd.endpoint.replace("https", "http"),)):
-            pass
+    async with store_on(endpoints=(etcd.endpoint.replace("https", "http"),)) as store:
+        with pytest.raises(StoreUnavailable, match="https://"):
+            await store.get("/a")
 
 
 async def test_files_that_are_no_certificates_are_named(etcd: Etcd, authority: Authority, store_on: StoreOn, tmp_path: Path) -> None:
