@@ -16,6 +16,7 @@ from nebula_core import startup
 from nebula_core.admin import token
 from nebula_core.admin.api import make_app
 from nebula_core.admin.server import AdminServer, bind
+from nebula_core.admin.view import PREFIXES as ADMIN_PREFIXES
 from nebula_core.admin.view import View
 from nebula_core.app import App, load_plugins, open_app
 from nebula_core.background import background
@@ -25,15 +26,17 @@ from nebula_core.gateway.control import GatewayControl
 from nebula_core.limits import raise_file_limit
 from nebula_core.metrics import Snapshot, merge
 from nebula_core.node.daemon import NodeDaemon
+from nebula_core.node.observe import PREFIXES as NODE_PREFIXES
 from nebula_core.plugins import way_out
 from nebula_core.roles import Progress, Role
+from nebula_core.scheduler.loop import PREFIXES as SCHEDULER_PREFIXES
 from nebula_core.scheduler.loop import SchedulerLoop
 from nebula_core.settings import Settings
 from nebula_core.store import keys
 from nebula_core.store.filelock import locked
 from nebula_core.types import ModelRequest
 
-PREFIXES = (*GATEWAY_PREFIXES, keys.STATUS, keys.NODES, keys.GATEWAYS, keys.SEEDS, keys.SCHEDULER_LEADER)
+PREFIXES = {Role.GATEWAY: GATEWAY_PREFIXES, Role.SCHEDULER: SCHEDULER_PREFIXES, Role.NODE: NODE_PREFIXES}
 ALL_ROLES = frozenset(Role)
 VERSION = version("nebula-serving")
 HEARD_OF_S = 3.0
@@ -69,7 +72,7 @@ async def _run(
     plugins = load_plugins(settings)
     raise_file_limit()
     progress.step(f"opening the {settings.store.use} store in {settings.data_dir}")
-    async with open_app(settings, plugins, PREFIXES) as app, AsyncExitStack() as stack:
+    async with open_app(settings, plugins, followed(roles)) as app, AsyncExitStack() as stack:
         for role in roles:
             refusal = ALREADY_RUNS.replace("{role}", role).replace("{folder}", str(settings.data_dir))
             stack.enter_context(locked(settings.data_dir / f"{role}.lock", refusal))
@@ -80,10 +83,11 @@ async def _run(
         _introduce(app, roles)
         opened_at = app.mirror.revision
         gateway = await stack.enter_async_context(_gateway(app)) if Role.GATEWAY in roles else None
-        admin = _admin(app, gateway)
+        admin = _admin(app, gateway, followed(roles))
         if Role.NODE in roles:
             await stack.enter_async_context(_node(app, owns_engines=alone))
-            await _heard_of(app)
+            if Role.SCHEDULER in roles:
+                await _heard_of(app)
         if Role.SCHEDULER in roles:
             await startup.seed_models(app, declared)
             await stack.enter_async_context(_scheduler(app))
@@ -97,6 +101,12 @@ async def _run(
         await _until(stopped, ready)
         await stopped
         progress.step("stopping: running requests may finish; a second Ctrl-C does not wait")
+
+
+def followed(roles: Set[Role]) -> tuple[str, ...]:
+    """What the mirror follows: what these roles decide by; where they are all there is, all that the admin API shows, too."""
+    prefixes = {prefix for role in roles for prefix in PREFIXES[role]}
+    return tuple(sorted({*prefixes, *ADMIN_PREFIXES} if roles == ALL_ROLES else prefixes))
 
 
 async def _heard_of(app: App) -> None:
@@ -140,7 +150,7 @@ async def _say_ready(
     progress.step("starting engines" if declared else "starting")
     await gateway.wait_serving()
     await startup.wait_ready(admin.view, declared, progress, since=since, keep_going=keep_going)
-    loaded = admin.view.seen().requests
+    loaded = keys.by_model(app.mirror.values(keys.MODEL_REQUESTS, ModelRequest))
     models = [request.model_uid for request in declared if request.model_uid in loaded]
     progress.ready(startup.what_next(gateway.address, admin.server.url, models))
 
@@ -165,7 +175,7 @@ class Admin:
     server: AdminServer
 
 
-def _admin(app: App, gateway: GatewayControl | None) -> Admin:
+def _admin(app: App, gateway: GatewayControl | None, prefixes: Sequence[str]) -> Admin:
     """With its port bound and nothing served yet, so that a port in use is known before any engine is started."""
 
     def snapshot() -> Snapshot:
@@ -179,6 +189,7 @@ def _admin(app: App, gateway: GatewayControl | None) -> Admin:
         plugins=app.plugins,
         snapshot=snapshot,
         exporters=app.exporters(),
+        followed=prefixes,
     )
     api = make_app(view, token.ensure(app.settings.data_dir))
     api.state.nebula = app
