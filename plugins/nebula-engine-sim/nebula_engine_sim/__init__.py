@@ -9,8 +9,10 @@ In virtual time:
 
 from __future__ import annotations
 
+from nebula_engine_sim.cost import CostModel
 from nebula_engine_sim.fcfs import FcfsEngine
 from nebula_engine_sim.job import Happening, Job
 from nebula_engine_sim.sim_engine import SimEngine
+from nebula_engine_sim.steps import StepEngine
 
-__all__ = ["FcfsEngine", "Happening", "Job", "SimEngine"]
+__all__ = ["CostModel", "FcfsEngine", "Happening", "Job", "SimEngine", "StepEngine"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Kind = Literal["first_token", "token", "finished", "preempted"]
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -30,7 +32,7 @@ class Job:
 class Happening:
     """Something that an engine did. `token` comes only from an engine that is asked for it, and never for the first token."""
 
-    kind: Literal["first_token", "token", "finished", "preempted"]
+    kind: Kind
     request_id: str
     at: float
     """Virtual seconds."""
