@@ -70,7 +70,8 @@ class Candidate:
     def charge(self) -> None:
         """Count one request onto it."""
         self.charged += 1
-        self._note_most()
+        if (total := self.charged + self.charged_elsewhere) > self.most_charged:
+            self.most_charged = total
 
     def discharge(self) -> None:
         """Take one request off it."""
@@ -79,7 +80,7 @@ class Candidate:
     def set_charged_elsewhere(self, count: int) -> None:
         """Take over the other workers' and gateways' count."""
         self.charged_elsewhere = count
-        self._note_most()
+        self.most_charged = max(self.most_charged, self.charged + count)
 
     def set_stats(self, stats: EndpointStats) -> None:
         """Take over a new sample of the engine's own account."""
@@ -97,11 +98,6 @@ class Candidate:
         """It answered: prefer it no less than others."""
         self.down_until = 0.0
         self.pause_s = FIRST_PAUSE_S
-
-    def _note_most(self) -> None:
-        total = self.charged + self.charged_elsewhere
-        if total > self.most_charged:
-            self.most_charged = total
 
 
 class RouteRequest(msgspec.Struct):

@@ -28,20 +28,20 @@ class Charge:
         self._answering = False
         self.ended = False
         candidate.charge()
-        router.note("charged", self, blocks)
+        router.note("charged", candidate, request_id, blocks)
 
     def first_token(self) -> None:
         """The first byte of the answer's body has come."""
         if not self._answering and not self.ended:
             self._answering = True
-            self._router.note("first_token", self)
+            self._router.note("first_token", self.candidate, self.request_id)
 
     def finish(self) -> None:
         """The engine answered, whatever its status."""
         if not self.ended:
             self._end()
             self.candidate.trust()
-            self._router.note("finished", self)
+            self._router.note("finished", self.candidate, self.request_id)
 
     def fail(self, kind: Failure) -> None:
         """The attempt ended without a whole answer."""

@@ -64,12 +64,29 @@ class Router:
         self._routed.labels(model.model_uid, status).inc()
         return Charge(self, candidate, request.request_id, request.prefix_blocks)
 
-    def note(self, kind: EventKind, charge: Charge, blocks: PrefixBlocks | None = None) -> None:
-        """A charge began, answered or ended: tell the strategies that observe."""
+    def note(self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:
+        """A charge began, answered or ended: tell the strategies that observe. One function, for every request comes here three times."""
         if kind != "first_token":
-            self.touched.add(charge.candidate)
-        if self._observers:
-            self._tell(kind, charge.candidate, charge.request_id, blocks)
+            self.touched.add(candidate)
+        if not self._observers:
+            return
+        route = candidate.route
+        event = RouteEvent(
+            kind=kind,
+            model_uid=route.model_uid,
+            replica_id=route.replica_id,
+            incarnation=route.incarnation,
+            request_id=request_id,
+            at=self._clock(),
+            prefix_blocks=blocks,
+        )
+        for name, strategy in self._observers:
+            try:
+                strategy.observe(event)
+            except Exception:  # noqa: BLE001 - a plugin's fault must cost no request
+                self._complain(name)
+        if self.shared is not None:
+            self.shared.append(event)
 
     def note_failure(self, charge: Charge, failure: Failure) -> None:
         """A charge ended without a whole answer. A client that left says nothing about the replica."""
@@ -77,24 +94,31 @@ class Router:
             charge.candidate.suspect(self._clock())
             route = charge.candidate.route
             self.failures.append(Lost(route.model_uid, route.replica_id, route.incarnation))
-        self.note("failed", charge)
+        self.note("failed", charge.candidate, charge.request_id)
 
     def update(self, models: Iterable[ModelRoute], removed: Iterable[str] = (), *, whole: bool = False) -> None:
         """Take over new versions of some models, or (`whole`) of all; strategies in use hear of the replicas that are gone."""
         gone = self.table.update(models, removed, whole=whole)
         self._observers = self._in_use()
-        for candidate in gone:
-            self._tell("gone", candidate, "")
+        now = self._clock()
+        self.observe(
+            RouteEvent(kind="gone", model_uid=route.model_uid, replica_id=route.replica_id, incarnation=route.incarnation, at=now)
+            for route in (candidate.route for candidate in gone)
+        )
 
     def observe(self, events: Iterable[RouteEvent]) -> None:
-        """Pass on what another worker saw."""
+        """Tell the strategies what another worker saw, or what the table says."""
         for event in events:
-            self._pass_on(event)
+            for name, strategy in self._observers:
+                try:
+                    strategy.observe(event)
+                except Exception:  # noqa: BLE001 - as in `note`
+                    self._complain(name)
 
-    def _in_use(self) -> dict[str, Strategy]:
+    def _in_use(self) -> list[tuple[str, Strategy]]:
         """The strategies that observe and that some model is routed by: an event for another one would be for nobody."""
         names = {self._default, self._fallback, *(model.strategy for model in self.table.models.values())}
-        return {name: s for name, s in self._strategies.items() if name in names and type(s).observe is not Strategy.observe}
+        return [(name, s) for name, s in self._strategies.items() if name in names and type(s).observe is not Strategy.observe]
 
     def suspect(self, lost: Lost) -> None:
         """Another worker could not connect to a replica."""
@@ -106,9 +130,8 @@ class Router:
         """Those not tried; of these, those not under suspicion, unless all are: then one of them may be back."""
         if tried:
             candidates = [candidate for candidate in candidates if candidate not in tried]
-        now = self._clock()
         for candidate in candidates:
-            if candidate.down_until > now:
+            if candidate.down_until and candidate.down_until > (now := self._clock()):
                 return [candidate for candidate in candidates if candidate.down_until <= now] or candidates
         return candidates
 
@@ -119,28 +142,6 @@ class Router:
         except Exception:  # noqa: BLE001 - a plugin's fault must cost no request: it is logged, and the fallback decides
             self._complain(name)
             return None
-
-    def _tell(self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:
-        route = candidate.route
-        event = RouteEvent(
-            kind=kind,
-            model_uid=route.model_uid,
-            replica_id=route.replica_id,
-            incarnation=route.incarnation,
-            request_id=request_id,
-            at=self._clock(),
-            prefix_blocks=blocks,
-        )
-        self._pass_on(event)
-        if self.shared is not None and kind != "gone" and self._observers:
-            self.shared.append(event)
-
-    def _pass_on(self, event: RouteEvent) -> None:
-        for name, strategy in self._observers.items():
-            try:
-                strategy.observe(event)
-            except Exception:  # noqa: BLE001 - as above
-                self._complain(name)
 
     def _complain(self, name: str) -> None:
         """Log the present exception, now and then only: the next request will bring it again."""
