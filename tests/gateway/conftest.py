@@ -243,7 +243,9 @@ def engine(stack: AsyncExitStack):
 def gateway(stack: AsyncExitStack):
     """Start a data path whose model `m` is served by `urls`; `models` are further or other models."""
 
-    async def start(*urls: str, models=(), limits: Limits | None = None, served=(), api_key="", aliases=("alias",), **settings) -> Gateway:
+    async def start(
+        *urls: str, models=(), limits: Limits | None = None, retry=None, served=(), api_key="", aliases=("alias",), **settings
+    ) -> Gateway:
         table = RoutingTable()
         routes = tuple(
             Route(
@@ -263,7 +265,8 @@ def gateway(stack: AsyncExitStack):
         router = Router(table, {"first": First()}, default="first", fallback="first", clock=time.monotonic, metrics=metrics, logger=logger)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        server = await stack.enter_async_context(Server(router, GatewaySettings(**settings), metrics, limits=limits or Limits()))
+        server = Server(router, GatewaySettings(**settings), metrics, retry=retry, limits=limits or Limits())
+        await stack.enter_async_context(server)
         await server.listen(listener)
         return Gateway(server, table, metrics, listener.getsockname()[1], stack)
 
