@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nebula_core import Context, Provider, Store, hookimpl
 from nebula_store_etcd.settings import EtcdSettings
+
+if TYPE_CHECKING:
+    import typer
 
 
 def build(context: Context, settings: EtcdSettings) -> Store:
@@ -17,3 +22,11 @@ def build(context: Context, settings: EtcdSettings) -> Store:
 def nebula_register_stores() -> list[Provider[Store]]:
     """Offer the store `etcd`."""
     return [Provider(name="etcd", build=build, settings_type=EtcdSettings)]
+
+
+@hookimpl
+def nebula_add_cli(cli: typer.Typer) -> None:
+    """Add `nebula etcd`."""
+    from nebula_store_etcd.commands import make_group
+
+    cli.add_typer(make_group(), name="etcd")

@@ -23,7 +23,7 @@ def deed(request: Any) -> str:
             return f"write {_some([_written(operation) for operation in request.success])}"
         case messages.LeaseRevokeRequest.DESCRIPTOR.name:
             return f"end the lease {request.ID:x}, under which lie keys that it may not write"
-    return "do this"
+    return "see or change users and roles"
 
 
 def _written(operation: Any) -> str:

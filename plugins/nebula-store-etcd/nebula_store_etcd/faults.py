@@ -7,7 +7,8 @@
     StoreError
     ├── Refused          the settings are wrong, and waiting mends nothing
     │   └── Denied       the user lacks a right
-    └── NoUsers          etcd has no users to log in as
+    ├── NoUsers          etcd has no users to log in as
+    └── Absent           there is no such user or role
 
 A message names the setting to look at.
 """
@@ -45,6 +46,10 @@ class Denied(Refused):
 
 class NoUsers(StoreError):
     """etcd has its authentication turned off."""
+
+
+class Absent(StoreError):
+    """There is no such user or role."""
 
 
 _CERT = "it does not accept our certificate; set [store_etcd] cert and key to a pair that its --trusted-ca-file has signed"
@@ -114,6 +119,8 @@ def _of_refusal(code: grpc.StatusCode, details: str, address: str) -> StoreError
         return Refused(WRONG_LOGIN)
     if "authentication is not enabled" in details:
         return NoUsers(f"etcd at {address} has no users: {details}")
+    if "name not found" in details:
+        return Absent(f"etcd at {address}: {details}")
     if code is grpc.StatusCode.PERMISSION_DENIED:
         return Denied(f"etcd at {address}: {details}")
     if "too large" in details or "larger than max" in details:

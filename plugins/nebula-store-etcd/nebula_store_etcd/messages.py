@@ -43,24 +43,25 @@ _pool = DescriptorPool()
 _pool.Add(_file())
 
 
-def _class(name: str) -> Any:
+def message_class(name: str) -> Any:
+    """The class of the messages of this name."""
     return GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
 
 
-KeyValue = _class("KeyValue")
-RangeRequest = _class("RangeRequest")
-PutRequest = _class("PutRequest")
-DeleteRangeRequest = _class("DeleteRangeRequest")
-RequestOp = _class("RequestOp")
-Compare = _class("Compare")
-TxnRequest = _class("TxnRequest")
-CompactionRequest = _class("CompactionRequest")
-WatchCreateRequest = _class("WatchCreateRequest")
-WatchRequest = _class("WatchRequest")
-LeaseGrantRequest = _class("LeaseGrantRequest")
-LeaseRevokeRequest = _class("LeaseRevokeRequest")
-LeaseKeepAliveRequest = _class("LeaseKeepAliveRequest")
-AuthenticateRequest = _class("AuthenticateRequest")
+KeyValue = message_class("KeyValue")
+RangeRequest = message_class("RangeRequest")
+PutRequest = message_class("PutRequest")
+DeleteRangeRequest = message_class("DeleteRangeRequest")
+RequestOp = message_class("RequestOp")
+Compare = message_class("Compare")
+TxnRequest = message_class("TxnRequest")
+CompactionRequest = message_class("CompactionRequest")
+WatchCreateRequest = message_class("WatchCreateRequest")
+WatchRequest = message_class("WatchRequest")
+LeaseGrantRequest = message_class("LeaseGrantRequest")
+LeaseRevokeRequest = message_class("LeaseRevokeRequest")
+LeaseKeepAliveRequest = message_class("LeaseKeepAliveRequest")
+AuthenticateRequest = message_class("AuthenticateRequest")
 
 CREATE, MOD = 1, 2
 """What a `Compare` looks at."""
@@ -78,11 +79,11 @@ class Method:
     response: Any
 
 
-RANGE = Method("/etcdserverpb.KV/Range", _class("RangeResponse"))
-TXN = Method("/etcdserverpb.KV/Txn", _class("TxnResponse"))
-COMPACT = Method("/etcdserverpb.KV/Compact", _class("CompactionResponse"))
-WATCH = Method("/etcdserverpb.Watch/Watch", _class("WatchResponse"))
-LEASE_GRANT = Method("/etcdserverpb.Lease/LeaseGrant", _class("LeaseGrantResponse"))
-LEASE_REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", _class("LeaseRevokeResponse"))
-LEASE_KEEP_ALIVE = Method("/etcdserverpb.Lease/LeaseKeepAlive", _class("LeaseKeepAliveResponse"))
-AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", _class("AuthenticateResponse"))
+RANGE = Method("/etcdserverpb.KV/Range", message_class("RangeResponse"))
+TXN = Method("/etcdserverpb.KV/Txn", message_class("TxnResponse"))
+COMPACT = Method("/etcdserverpb.KV/Compact", message_class("CompactionResponse"))
+WATCH = Method("/etcdserverpb.Watch/Watch", message_class("WatchResponse"))
+LEASE_GRANT = Method("/etcdserverpb.Lease/LeaseGrant", message_class("LeaseGrantResponse"))
+LEASE_REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", message_class("LeaseRevokeResponse"))
+LEASE_KEEP_ALIVE = Method("/etcdserverpb.Lease/LeaseKeepAlive", message_class("LeaseKeepAliveResponse"))
+AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", message_class("AuthenticateResponse"))

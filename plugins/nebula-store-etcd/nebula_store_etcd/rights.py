@@ -1,6 +1,6 @@
 """Which keys each role of Nebula reads and writes, as ranges of etcd, and what its user and role in etcd are called.
 
-Every role follows all of the state, for each serves the admin API. Writing is where they differ: a node that is taken over can
+Every role reads nearly all of the state, for each serves the admin API. Writing is where they differ: a node that is taken over can
 lie about engines, but change no plan and no wish.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 
 from nebula_store_etcd.keyspace import Keyspace
 from nebula_store_etcd.settings import EtcdSettings
@@ -20,7 +21,6 @@ READ = (
     "/endpoints/",
     "/stats/",
     "/gateways/",
-    "/seeds/",
     "/leader/scheduler",
 )
 """What every role reads. Keys that begin with these, as everywhere here."""
@@ -30,25 +30,31 @@ WRITE: Mapping[str, tuple[str, ...]] = {
     "scheduler": ("/placements/", "/status/", "/leader/scheduler", "/model_requests/", "/seeds/"),
     "node": ("/nodes/", "/endpoints/", "/stats/"),
 }
-"""What each role writes, too: gateways for the admin API's sake wishes, schedulers those of the settings."""
+"""What each role writes and reads, too: model requests come from gateways' admin API, and from the settings of schedulers."""
 
 
-@dataclass(frozen=True, order=True)
+class Kind(IntEnum):
+    """Kinds of rights, by etcd's numbers."""
+
+    READ = 0
+    WRITE = 1
+    BOTH = 2
+
+
+@dataclass(frozen=True)
 class Grant:
-    """A right of an etcd role: to read the keys from `start` up to `end`, and with `write` to write them."""
+    """A right of an etcd role to the keys from `start` up to `end`, or to `start` alone if `end` is empty."""
 
+    kind: Kind
     start: bytes
     end: bytes
-    write: bool
-
-    def __str__(self) -> str:
-        return f"{'read and write' if self.write else 'read'} {shown(self.start, self.end)}"
 
 
 def grants(role: str, prefix: str) -> frozenset[Grant]:
     """The rights of a role under `[store_etcd] prefix`."""
     keyspace = Keyspace(prefix)
-    return frozenset(Grant(*keyspace.range(area), write=area in WRITE[role]) for area in READ)
+    areas = {**dict.fromkeys(READ, Kind.READ), **dict.fromkeys(WRITE[role], Kind.BOTH)}
+    return frozenset(Grant(kind, *keyspace.range(area)) for area, kind in areas.items())
 
 
 def name(role: str, prefix: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from nebula_core import PluginSettings
+from nebula_core import PluginSettings, Provider
 
 _ENDPOINT = re.compile(r"(?:(?P<scheme>https?)://)?(?P<address>(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+):(?P<port>\d{1,5}))/?")
 
@@ -77,3 +78,16 @@ class EtcdSettings(PluginSettings):
         match = _ENDPOINT.fullmatch(endpoint)
         given = match and match["scheme"]
         return given or ("https" if self.ca_cert or self.cert else "http")
+
+
+def from_file(file: Path | None) -> EtcdSettings:
+    """The table `[store_etcd]` of a settings file, and of the environment, without the user that it names: for whoever logs in as another.
+
+    Raises `SettingsError`.
+    """
+    from nebula_core import plugins, settings  # dynaconf takes 0.2 s to import, and every command of `nebula` loads this module
+
+    table = settings.load(file).plugin_tables.get("store_etcd", {})
+    others = {key: value for key, value in table.items() if key not in ("user", "password")}
+    provider = Provider(name="etcd", build=lambda _, __: None, settings_type=EtcdSettings)
+    return cast("EtcdSettings", plugins.parse_table(plugins.Offer("store", provider, "store_etcd"), others))
