@@ -6,6 +6,8 @@ from collections import deque
 
 import msgspec
 
+from nebula_strategy_prefix.replica import Costs
+
 
 class Term(msgspec.Struct, frozen=True):
     """What one candidate would have cost."""
@@ -48,25 +50,24 @@ class Decision(msgspec.Struct, gc=False):
     picked: int
     reason: str
     total: int
-    names: tuple[str, ...]
-    """Shared by the choices among the same candidates."""
-    uncached: list[int]
-    waits: list[float]
-    prefills: list[float]
-    loads: list[float]
+    members: tuple[tuple[str, int], ...]
+    """Id and slot of each candidate; shared by the choices among the same ones."""
+    work: list[int]
+    """Uncached bytes, by slot."""
+    costs: Costs
     delayed_per_s: float
 
     def explain(self) -> Explanation:
         """The choice in full."""
-        terms = sorted(map(self._term, range(len(self.names))), key=lambda term: term.wait_s + term.prefill_s + term.delay_s)
-        return Explanation(
-            self.request_id, self.model_uid, self.at, self.names[self.picked], self.reason, self.total, candidates=tuple(terms)
-        )
+        terms = sorted(map(self._term, range(len(self.members))), key=lambda term: term.wait_s + term.prefill_s + term.delay_s)
+        picked, _ = self.members[self.picked]
+        return Explanation(self.request_id, self.model_uid, self.at, picked, self.reason, self.total, candidates=tuple(terms))
 
     def _term(self, i: int) -> Term:
-        uncached, wait_s, prefill_s = self.uncached[i], self.waits[i], self.prefills[i]
+        (name, slot), costs = self.members[i], self.costs
+        uncached, wait_s, prefill_s = self.work[slot], costs.waits[i], costs.prefills[i]
         delay_s = prefill_s * self.delayed_per_s * (wait_s + prefill_s)
-        return Term(self.names[i], self.total - uncached, uncached, wait_s, prefill_s, delay_s, self.loads[i])
+        return Term(name, self.total - uncached, uncached, wait_s, prefill_s, delay_s, costs.loads[i])
 
 
 class Decisions:

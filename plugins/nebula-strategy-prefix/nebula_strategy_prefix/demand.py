@@ -6,6 +6,8 @@ from math import exp
 
 WINDOW_S = 60.0
 """Arrivals weigh less with their age; after this time a third."""
+RESOLUTION_S = 0.001
+"""Arrivals closer together than this are summed up at once: in a flood the sums cost more than what they are about."""
 SETTLE_S = 5.0
 """Before so much time is seen, no rate is believed to be higher than it would be over that time."""
 SHARE = 0.5
@@ -17,25 +19,32 @@ MOST = 10.0
 class Demand:
     """Arrivals and work of one model, over all its replicas."""
 
-    __slots__ = ("_arrivals", "_last", "_span", "_work", "delayed_per_s")
+    __slots__ = ("_arrivals", "_last", "_new", "_new_work", "_span", "_work", "delayed_per_s")
 
     def __init__(self) -> None:
         self._arrivals = self._work = self._span = 0.0
         self._last: float | None = None
+        self._new = 0
+        self._new_work = 0.0
+        """What came since the sums were last made."""
         self.delayed_per_s = 0.0
         """Requests that each second of a replica's queue will delay."""
 
     def arrived(self, work_s: float, replicas: int, now: float) -> None:
-        """A request came that one of so many replicas computes for `work_s` seconds.
+        """A request came that one of so many replicas computes for `work_s` seconds."""
+        self._new += 1
+        self._new_work += work_s
+        if self._last is None or now - self._last >= RESOLUTION_S:
+            self._sum_up(replicas, now)
 
-        While a replica is busy, requests arrive for it, and with the share of time that the fleet is busy, they in turn meet others.
-        """
+    def _sum_up(self, replicas: int, now: float) -> None:
+        """While a replica is busy, requests arrive for it, and with the share of time that the fleet is busy, they in turn meet others."""
         passed = max(0.0, now - self._last) if self._last is not None else 0.0
-        self._last = now
         kept = exp(-passed / WINDOW_S)
-        self._arrivals = self._arrivals * kept + 1
-        self._work = self._work * kept + work_s
+        self._arrivals = self._arrivals * kept + self._new
+        self._work = self._work * kept + self._new_work
         self._span = self._span * kept + passed
+        self._last, self._new, self._new_work = now, 0, 0.0
         time = max(self._span, SETTLE_S) * max(replicas, 1)
         idle = max(1.0 - self._work / time, 1.0 / MOST)
         self.delayed_per_s = SHARE * self._arrivals / time / idle

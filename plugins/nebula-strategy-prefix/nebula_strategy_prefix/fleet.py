@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nebula_core import Candidate, EndpointStats
+from nebula_core import Candidate, EndpointStats, PrefixBlocks
 from nebula_strategy_prefix.demand import Demand
 from nebula_strategy_prefix.index import PrefixIndex
 from nebula_strategy_prefix.pace import Pace
@@ -22,21 +22,21 @@ class Fleet:
         self.index = PrefixIndex()
         self.demand = Demand()
         self.replicas: dict[str, Replica] = {}
-        self.names: tuple[str, ...] = ()
-        """Ids of the candidates that `of` saw last."""
+        self.members: tuple[tuple[str, int], ...] = ()
+        """Id and slot of the candidates that `of` saw last."""
         self._settings = settings
         self._seen: Sequence[Candidate] = ()
-        self._members: list[Replica] = []
+        self._replicas: list[Replica] = []
 
     def of(self, candidates: Sequence[Candidate]) -> list[Replica]:
         """The candidates' replicas in their order. The table hands out the same list until membership changes."""
         if candidates is not self._seen:
-            self._members = [self.replica(c.route.replica_id, c.route.incarnation) for c in candidates]
-            for replica, candidate in zip(self._members, candidates, strict=True):
+            self._replicas = [self.replica(c.route.replica_id, c.route.incarnation) for c in candidates]
+            for replica, candidate in zip(self._replicas, candidates, strict=True):
                 self.note_capacity(replica, candidate.stats)
-            self.names = tuple([replica.replica_id for replica in self._members])
+            self.members = tuple([(replica.replica_id, replica.slot) for replica in self._replicas])
             self._seen = candidates
-        return self._members
+        return self._replicas
 
     def replica(self, replica_id: str, incarnation: int) -> Replica:
         """The replica in this incarnation, or in a later one that was met already."""
@@ -59,12 +59,14 @@ class Fleet:
 
     def note_capacity(self, replica: Replica, stats: EndpointStats) -> None:
         """Take over the size of its KV cache, if its engine reports that."""
+        replica.stats = stats
         if stats.kv_capacity_tokens:
             replica.budget = int(stats.kv_capacity_tokens * self._settings.bytes_per_token)
 
-    def uncached(self, found: Sequence[tuple[int, int]], total: int, sizes: Sequence[int]) -> list[int]:
+    def uncached(self, found: Sequence[tuple[int, int]], blocks: PrefixBlocks) -> list[int]:
         """Bytes that each slot would have to compute, from what `PrefixIndex.match` found."""
-        usual, _ = max(found, key=lambda pair: pair[1].bit_count())
+        total, sizes = blocks.total, blocks.sizes
+        usual = found[0][0] if len(found) == 1 else max(found, key=_holders)[0]
         work = [total - sum(sizes[:usual])] * self.index.slots
         for depth, mask in found:
             if depth != usual:
@@ -83,3 +85,8 @@ class Fleet:
             return Pace(self._settings.prefill_tokens_per_s * scale, TYPICAL_TOKENS * scale)
         count = len(paces)
         return Pace(sum(pace.bytes_per_s for pace in paces) / count, max(1.0, sum(pace.typical_bytes for pace in paces) / count))
+
+
+def _holders(pair: tuple[int, int]) -> int:
+    """How many slots are in the mask."""
+    return pair[1].bit_count()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -77,17 +77,22 @@ class PrefixIndex:
         """Whether a replica holds a whole chain; a look at its end is enough."""
         return not hashes or hashes[-1] in self._caches[slot].blocks
 
-    def touch(self, slot: int, hashes: Sequence[int], sizes: Sequence[int], budget: int, most: int) -> None:
-        """A replica uses these blocks: they are its newest, and it keeps at most `budget` bytes in at most `most` blocks."""
+    def touch(self, slot: int, hashes: Sequence[int], sizes: Sequence[int], budget: int, most: int, depth: int = 0) -> None:
+        """A replica uses these blocks: they are its newest, and it keeps at most `budget` bytes in at most `most` blocks.
+
+        It is known to hold the first `depth` of them.
+        """
         cache, holders, bit = self._caches[slot], self._holders, 1 << slot
         blocks = cache.blocks
-        for block, size in zip(reversed(hashes), reversed(sizes), strict=True):
+        for block, size in zip(reversed(hashes[depth:]), reversed(sizes[depth:]), strict=True):
             if block in blocks:
                 blocks.move_to_end(block)
             else:
                 blocks[block] = size
                 cache.used += size
                 holders[block] = holders.get(block, 0) | bit
+        if depth:  # a loop in C takes half the time of the one above
+            deque(map(blocks.move_to_end, reversed(hashes[:depth])), maxlen=0)
         while cache.used > budget or len(blocks) > most:
             block, size = blocks.popitem(last=False)
             cache.used -= size

@@ -8,6 +8,8 @@ PRIOR_WEIGHT = 0.5
 """What is believed before the first one weighs half a first token."""
 TRUSTED = 8
 """After so many first tokens what they say is believed; before, all time is taken to grow with the work."""
+REFIT = 4
+"""From then on the line is fitted anew with every so many: it hardly moves with one of fifty, and fitting is half the cost of learning."""
 OUTLIER = 10.0
 """Then one that took more than so many times longer or shorter than expected counts as just that."""
 LEAST_SPREAD = 0.01
@@ -25,12 +27,29 @@ class Pace:
     learned from what the line leaves unexplained, and is nothing until it shows.
     """
 
-    __slots__ = ("_beside", "_decode", "_decodes", "_prior", "_seen", "_sums", "base_s", "mean_s", "per_byte_s", "slope_s", "typical_bytes")
+    __slots__ = (
+        "_beside",
+        "_count",
+        "_decode",
+        "_decodes",
+        "_prior",
+        "_seen",
+        "_time",
+        "_work",
+        "_work_time",
+        "_work_work",
+        "base_s",
+        "mean_s",
+        "per_byte_s",
+        "slope_s",
+        "typical_bytes",
+    )
 
     def __init__(self, bytes_per_s: float, typical_bytes: float) -> None:
         self._prior = (typical_bytes, typical_bytes / bytes_per_s)
         self._seen = 0
-        self._sums = _Sums()
+        self._count = self._work = self._time = self._work_work = self._work_time = 0.0
+        """The sums that the line is fitted to."""
         self._decodes = 0.0
         """Mean number of requests being decoded beside a prompt."""
         self._decode = self._beside = 0.0
@@ -46,8 +65,12 @@ class Pace:
 
     def decoding(self, count: int) -> None:
         """So many requests are being decoded now."""
-        extra = self._decode / (self._beside + self.typical_bytes * self.typical_bytes + 1.0) if self._decode > 0 else 0.0
-        self.per_byte_s = max(self.slope_s / 2, self.slope_s + min(extra, self.slope_s) * (count - self._decodes))
+        slope = self.slope_s
+        if self._decode <= 0:
+            self.per_byte_s = slope
+            return
+        extra = self._decode / (self._beside + self.typical_bytes * self.typical_bytes + 1.0)
+        self.per_byte_s = max(slope / 2, slope + min(extra, slope) * (count - self._decodes))
 
     def learn(self, work: float, seconds: float, decoding: int) -> None:
         """A prompt with `work` uncached bytes took `seconds` once its turn had come, beside `decoding` others."""
@@ -58,34 +81,23 @@ class Pace:
         self._decode = self._decode * DECAY + (seconds - expected) * beside
         self._beside = self._beside * DECAY + beside * beside
         self._decodes += (decoding - self._decodes) * (1 - DECAY)
+        self._count = self._count * DECAY + 1.0
+        self._work = self._work * DECAY + work
+        self._time = self._time * DECAY + seconds
+        self._work_work = self._work_work * DECAY + work * work
+        self._work_time = self._work_time * DECAY + work * seconds
         self._seen += 1
-        self._sums.add(work, seconds)
-        self._fit()
+        if self._seen <= TRUSTED or self._seen % REFIT == 0:
+            self._fit()
 
     def _fit(self) -> None:
-        sums, weight = self._sums, 0.0 if self._seen >= TRUSTED else PRIOR_WEIGHT
-        count, (prior_w, prior_t) = sums.count + weight, self._prior
-        mean_w, mean_t = (sums.work + weight * prior_w) / count, (sums.time + weight * prior_t) / count
+        weight, (prior_w, prior_t) = 0.0 if self._seen >= TRUSTED else PRIOR_WEIGHT, self._prior
+        count = self._count + weight
+        mean_w, mean_t = (self._work + weight * prior_w) / count, (self._time + weight * prior_t) / count
         slope = through_origin = mean_t / max(mean_w, 1.0)
-        spread = sums.work_work / count - mean_w * mean_w
+        spread = self._work_work / count - mean_w * mean_w
         if not weight and spread > LEAST_SPREAD * mean_w * mean_w:
-            slope = (sums.work_time / count - mean_w * mean_t) / spread
+            slope = (self._work_time / count - mean_w * mean_t) / spread
         self.slope_s = max(min(slope, through_origin), LEAST_SLOPE * through_origin, LEAST_SLOPE_S)
         self.base_s = max(0.0, mean_t - self.slope_s * mean_w)
         self.typical_bytes, self.mean_s = mean_w, mean_t
-
-
-class _Sums:
-    """What a straight line is fitted to; what was added weighs less with every later addition."""
-
-    __slots__ = ("count", "time", "work", "work_time", "work_work")
-
-    def __init__(self) -> None:
-        self.count = self.work = self.time = self.work_work = self.work_time = 0.0
-
-    def add(self, work: float, seconds: float) -> None:
-        self.count = self.count * DECAY + 1.0
-        self.work = self.work * DECAY + work
-        self.time = self.time * DECAY + seconds
-        self.work_work = self.work_work * DECAY + work * work
-        self.work_time = self.work_time * DECAY + work * seconds

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from nebula_core import Candidate, Context, Pick, PrefixBlocks, RouteEvent, RouteRequest, Strategy
 from nebula_strategy_prefix.counters import Counters
 from nebula_strategy_prefix.decisions import Decision, Decisions, Explanation
 from nebula_strategy_prefix.fleet import Fleet
-from nebula_strategy_prefix.replica import Replica, waits_s
+from nebula_strategy_prefix.replica import Costs, Replica, weigh
 from nebula_strategy_prefix.settings import PrefixSettings
 
 SLACK = 0.1
@@ -16,6 +18,18 @@ SLACK_S = 0.001
 """Candidates whose costs differ by less than this share and time are equals: no cost is known better than that."""
 SPREAD = 0x9E3779B97F4A7C15
 """Fibonacci hashing: a trace numbers its blocks one after the other."""
+
+
+class Picked(msgspec.Struct, gc=False):
+    """What a choice already knows of the charge that follows it."""
+
+    request_id: str
+    replica: Replica
+    depth: int
+    """Leading blocks that the replica holds."""
+    work: int
+    """Bytes that it has to compute."""
+    at: float
 
 
 class Prefix(Strategy):
@@ -26,39 +40,34 @@ class Prefix(Strategy):
 
     def __init__(self, context: Context, settings: PrefixSettings) -> None:
         self._settings = settings
+        self._hash_seed, self._max_blocks = settings.hash_seed, settings.max_blocks  # a pydantic attribute costs 50 ns
         self._clock = context.clock
         self._counters = Counters(context)
         self._decisions = Decisions(settings.decisions)
         self._fleets: dict[str, Fleet] = {}
-        self._picked = ""
-        """The request that was picked for last: the router charges it in the same step."""
+        self._picked: Picked | None = None
+        """The choice made last: the router charges it in the same step."""
 
     def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick:
         """The candidate of the least cost; among equals one with the least load, the same one for the same unseen prefix."""
-        blocks, now = request.blocks(self._settings.hash_seed), self._clock()
-        fleet = self._fleet(request.model_uid)
-        replicas = fleet.of(candidates)
+        blocks, now = request.blocks(self._hash_seed), self._clock()
+        fleet = self._fleets.get(request.model_uid) or self._new_fleet(request.model_uid)
+        replicas, delayed = fleet.of(candidates), fleet.demand.delayed_per_s
         found = fleet.index.match(blocks.hashes)
-        work = fleet.uncached(found, blocks.total, blocks.sizes)
-        uncached = [work[replica.slot] for replica in replicas]
-        # As `Candidate.load`, which would cost 256 calls of a property here.
-        loads = [candidate.charged + candidate.charged_elsewhere + candidate.foreign for candidate in candidates]
-        waits = waits_s(replicas, loads, now)
-        prefills = [replica.base_s + todo * replica.per_byte_s for replica, todo in zip(replicas, uncached, strict=True)]
-        delayed = fleet.demand.delayed_per_s
-        costs = [wait + own * (1.0 + delayed * (wait + own)) for wait, own in zip(waits, prefills, strict=True)]
-        deepest = found[-1][0]
-        at = _choose(costs, loads, _key(blocks, deepest))
-        reason = _reason(uncached[at], blocks, deepest)
-        fleet.note_capacity(replicas[at], candidates[at].stats)
-        self._counters.decided(reason, blocks.total, uncached[at])
-        self._picked = request.request_id
+        work = fleet.uncached(found, blocks)
+        costs = weigh(candidates, replicas, work, delayed, now)
+        at = _choose(costs, blocks, found[-1][0])
+        replica, pick = replicas[at], candidates[at]
+        depth, uncached = _depth(found, replica.slot), work[replica.slot]
+        reason = _reason(depth, found[-1][0])
+        if pick.stats is not replica.stats:
+            fleet.note_capacity(replica, pick.stats)
+        self._counters.decided(reason, blocks.total, uncached)
+        self._picked = Picked(request.request_id, replica, depth, uncached, now)
         self._decisions.add(
-            Decision(
-                request.request_id, request.model_uid, now, at, reason, blocks.total, fleet.names, uncached, waits, prefills, loads, delayed
-            )
+            Decision(request.request_id, request.model_uid, now, at, reason, blocks.total, fleet.members, work, costs, delayed)
         )
-        return Pick(candidates[at], reason)
+        return Pick(pick, reason)
 
     def observe(self, event: RouteEvent) -> None:
         """Take over what became of a request, here or in another worker or gateway."""
@@ -82,15 +91,19 @@ class Prefix(Strategy):
         return self._decisions.explain(request_id)
 
     def _charged(self, event: RouteEvent, blocks: PrefixBlocks) -> None:
-        fleet = self._fleet(event.model_uid)
+        fleet = self._fleets.get(event.model_uid) or self._new_fleet(event.model_uid)
         replica = fleet.replica(event.replica_id, event.incarnation)
         if replica.incarnation != event.incarnation or replica.knows(event.request_id):
             return
-        now, depth = self._clock(), fleet.index.depth(replica.slot, blocks.hashes)
-        waiting = replica.charge(event.request_id, blocks, depth, now)
-        waiting.chosen_here = event.request_id == self._picked
-        self._touch(fleet, replica, blocks)
-        fleet.demand.arrived(waiting.service_s, len(fleet.replicas), now)
+        picked, self._picked = self._picked, None
+        here = picked is not None and picked.request_id == event.request_id and picked.replica is replica
+        if picked is None or not here:
+            depth = fleet.index.depth(replica.slot, blocks.hashes)
+            picked = Picked(event.request_id, replica, depth, blocks.total - sum(blocks.sizes[:depth]), self._clock())
+        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.at)
+        waiting.chosen_here = here
+        self._touch(fleet, replica, blocks, picked.depth)
+        fleet.demand.arrived(waiting.service_s, len(fleet.replicas), picked.at)
 
     def _first_token(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
         now = self._clock()
@@ -112,26 +125,28 @@ class Prefix(Strategy):
         if not fleet.replicas:
             del self._fleets[event.model_uid]
 
-    def _touch(self, fleet: Fleet, replica: Replica, blocks: PrefixBlocks) -> None:
-        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget, self._settings.max_blocks)
+    def _touch(self, fleet: Fleet, replica: Replica, blocks: PrefixBlocks, depth: int = 0) -> None:
+        if blocks.hashes:
+            fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget, self._max_blocks, depth)
 
-    def _fleet(self, model_uid: str) -> Fleet:
-        fleet = self._fleets.get(model_uid)
-        if fleet is None:
-            fleet = self._fleets[model_uid] = Fleet(self._settings)
+    def _new_fleet(self, model_uid: str) -> Fleet:
+        fleet = self._fleets[model_uid] = Fleet(self._settings)
         return fleet
 
 
-def _choose(costs: Sequence[float], loads: Sequence[float], key: int) -> int:
-    """Position of the least cost. Among equals the least load counts, then the first one from where `key` points."""
-    limit = min(costs) * (1.0 + SLACK) + SLACK_S
-    equals = [i for i, cost in enumerate(costs) if cost <= limit]
-    if len(equals) > 1:
-        least = min([loads[i] for i in equals])
-        equals = [i for i in equals if loads[i] == least]
-        start = ((key * SPREAD & (1 << 64) - 1) >> 32) % len(costs)
-        return next((i for i in equals if i >= start), equals[0])
-    return equals[0]
+def _choose(costs: Costs, blocks: PrefixBlocks, known: int) -> int:
+    """Position of the least cost. Among equals the least load counts, then the first one from where the prompt's key points."""
+    totals, loads = costs.totals, costs.loads
+    limit = min(totals) * (1.0 + SLACK) + SLACK_S
+    equals = [i for i, cost in enumerate(totals) if cost <= limit]
+    if len(equals) == 1:
+        return equals[0]
+    least = min([loads[i] for i in equals])
+    equals = [i for i in equals if loads[i] == least]
+    if len(equals) == 1:
+        return equals[0]
+    start = ((_key(blocks, known) * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
+    return next((i for i in equals if i >= start), equals[0])
 
 
 def _key(blocks: PrefixBlocks, known: int) -> int:
@@ -139,7 +154,12 @@ def _key(blocks: PrefixBlocks, known: int) -> int:
     return blocks.hashes[min(known, len(blocks.hashes) - 1)] if blocks.hashes else 0
 
 
-def _reason(work: int, blocks: PrefixBlocks, deepest: int) -> str:
+def _depth(found: Sequence[tuple[int, int]], slot: int) -> int:
+    """How many leading blocks a slot holds."""
+    return next(depth for depth, mask in found if mask >> slot & 1)
+
+
+def _reason(depth: int, deepest: int) -> str:
     if not deepest:
         return "prefix_new"
-    return "prefix_hit" if work == blocks.total - sum(blocks.sizes[:deepest]) else "prefix_spill"
+    return "prefix_hit" if depth == deepest else "prefix_spill"
