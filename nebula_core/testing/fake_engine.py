@@ -50,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="fake")
     parser.add_argument("--api-key", default="", help="the key to ask for; none: everybody is served")
     parser.add_argument("--ready-after", type=float, default=0.0, metavar="S", help="seconds that loading takes")
+    parser.add_argument("--think-s", type=float, default=0.0, metavar="S", help="seconds before the first byte of an answer's body")
     parser.add_argument("--word-s", type=float, default=0.0, metavar="S", help="seconds between two words of a streamed answer")
     parser.add_argument("--say", action="append", default=[], metavar="LINE", help="a line to print at start")
     parser.add_argument("--write-bytes", type=int, default=0, metavar="N", help="numbered lines to print at start, this much")
@@ -131,19 +132,26 @@ class Handler(BaseHTTPRequestHandler):
         text = str(request["messages"][-1]["content"])
         head = {"id": "chatcmpl-fake", "created": 0, "model": request.get("model")}
         if not request.get("stream"):
+            time.sleep(self.server.options.think_s)
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
             self.answer(200, {**head, "object": "chat.completion", "choices": [choice]})
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        time.sleep(self.server.options.think_s)
         for word in text.split(" "):
             choice = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
-            self.wfile.write(f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n".encode())
+            self.event(json.dumps({**head, "object": "chat.completion.chunk", "choices": [choice]}))
             time.sleep(self.server.options.word_s)
-        self.wfile.write(b"data: [DONE]\n\n")
-        self.close_connection = True
+        self.event("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def event(self, data: str) -> None:
+        """One event of a stream, as a chunk of its own."""
+        event = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
 
     def allowed(self) -> bool:
         """Whether the request carries the key, if one is asked for."""

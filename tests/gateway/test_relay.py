@@ -431,7 +431,24 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_event(gateway, engine
     sent, _, error = answer.body.rpartition(b"data: ")
     assert sent == EVENT + cut + gap
     assert json.loads(error)["error"]["code"] == "engine_failed"
+    assert (await client.ask()).status == 200  # the connection lives on, for nothing told the client that it would not
+    await running.at_rest()
+
+
+@pytest.mark.parametrize("asks", [{"version": b"1.0"}, {"connection": b"connection: close"}])
+async def test_a_stream_that_breaks_off_ends_the_connection_where_the_client_expects_it(gateway, engine, asks):
+    running = await gateway((await engine(sends(SSE, chunk(EVENT), then="close"))).url)
+    client = await running.connect()
+    client.post(b'{"model":"m"}', *filter(None, [asks.get("connection")]), version=asks.get("version", b"1.1"))
+    assert b"engine_failed" in (await client.answer()).body
     assert await client.closed()
+
+
+async def test_an_answer_without_a_length_that_ends_before_it_begins_leads_to_another_replica(gateway, engine):
+    """Nothing but the end of the connection ends it, so that its engine has most likely died."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    running = await gateway((await engine(sends(head, then="close"))).url, (await engine()).url)
+    assert (await running.ask()).body == b'{"ok":true}'
     await running.at_rest()
 
 

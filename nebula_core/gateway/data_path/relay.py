@@ -170,6 +170,9 @@ class Exchange:
             delivery = self._open_delivery()
             if delivery is None:
                 return
+        if complete and not delivery.begun and self._ends_before_it_begins(delivery, body):
+            self.lost("reset")
+            return
         delivery.pass_on(body, complete)
         if delivery.committed:
             self._client.deadline = services.now + services.idle_s
@@ -203,6 +206,11 @@ class Exchange:
         services = self._services
         self._delivery = Delivery(connection.answer, self._request, self._client.transport, services.draining, services.limits.hold_bytes)
         return self._delivery
+
+    def _ends_before_it_begins(self, delivery: Delivery, body: bytes) -> bool:
+        """Whether a model's answer that only the end of its connection ends is empty: most likely its engine has died."""
+        connection = self._connection
+        return not body and delivery.status < ERROR and connection is not None and not connection.answer.complete
 
     def _note_first(self) -> None:
         """The commit, with what the client asked for."""
@@ -331,8 +339,8 @@ class Exchange:
         what, code = ("fell silent", "engine_timeout") if failure == "timeout" else ("failed", "engine_failed")
         told = delivery.break_off(f"The engine {what} in the middle of its answer. Try again.", code)
         self._end(delivery.status)
-        if told:
-            self._client.finished(close=True)
+        if told:  # and framed to its end: a client may have sent its next request on the connection already
+            self._client.finished(close=delivery.closing)
         else:
             self._client.cut()
 
