@@ -92,5 +92,5 @@ def by_replica(values: Mapping[str, V]) -> dict[tuple[str, str], V]:
 
 
 def encode(name: str) -> str:
-    """A name as one part of a key."""
-    return quote(name, safe="")
+    """A name as one part of a key. What stands for bytes that are no text, as in a stranger's key, comes out as another name."""
+    return quote(name, safe="", errors="surrogateescape")

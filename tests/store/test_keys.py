@@ -17,6 +17,8 @@ ODD = [
     "/placements/a/b/c",
     "/model_requests/a/b",
     "/seeds/host",
+    "/placements/no-text-\udcff",
+    "/endpoints/\udcff\udcfe/0",
     "",
     "/",
 ]

@@ -84,9 +84,13 @@ class Etcd:
 
     def ctl(self, *arguments: str) -> str:
         """What `etcdctl` answers."""
+        return self.ctl_bytes(*arguments).decode()
+
+    def ctl_bytes(self, *arguments: str) -> bytes:
+        """The same, for what may be no text."""
         command = [str(binary().with_name("etcdctl")), "--endpoints", self.endpoint, *arguments]
-        done = subprocess.run(command, env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        done = subprocess.run(command, env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout
 
     def _page(self, path: str) -> bytes:
