@@ -1,0 +1,38 @@
+"""Mooncake's traces: one request a line with its time, its lengths and its blocks of 512 tokens."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from nebula_simulate.traces.lines import parsed
+from nebula_simulate.traces.trace import BLOCK_TOKENS, Session, Trace, Turn, checked
+
+TICK_S = 3.0
+"""The published timestamps are quantised to about this: all requests of a tick bear its start."""
+Id = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Line(msgspec.Struct):
+    """A line of the file."""
+
+    timestamp: Annotated[float, msgspec.Meta(ge=0)]
+    """Milliseconds."""
+    input_length: int
+    output_length: int
+    hash_ids: list[Id]
+
+
+def read(path: Path) -> Trace:
+    """The whole trace. Raises `TraceError`."""
+    decode = msgspec.json.Decoder(Line).decode
+    return Trace(path, list(parsed(path, lambda line: _session(decode(line)))), tick_s=TICK_S)
+
+
+def _session(line: Line) -> Session:
+    whole = line.hash_ids[: line.input_length // BLOCK_TOKENS]
+    turn = checked(Turn(0.0, line.input_length, line.output_length, array("q", whole)))
+    return Session(line.timestamp / 1000, (turn,))

@@ -1,0 +1,78 @@
+"""`nebula simulate` as its user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from nebula_simulate import nebula_add_cli
+from typer.testing import CliRunner
+
+from nebula_core import NebulaError
+
+NEBULA = Path(sys.executable).parent / "nebula"
+
+
+@pytest.fixture
+def trace(tmp_path):
+    rows = [{"timestamp": 500 * n, "input_length": 1024 + n, "output_length": 5, "hash_ids": [n % 3, 10 + n % 7, n]} for n in range(60)]
+    path = tmp_path / "trace.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def simulate(*arguments):
+    return subprocess.run([NEBULA, "simulate", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_table_a_document_and_a_page_come_of_one_run(trace, tmp_path):
+    out, page = tmp_path / "out.json", tmp_path / "page.html"
+    done = simulate(
+        *("--trace", trace, "--replicas", 2, "--load", "0.5,2", "--strategy", "prefix", "--strategy", "oracle", "--seeds", 2),
+        *("--json", out, "--plot", page),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("prefix") == 2
+    rows = json.loads(out.read_text())
+    assert [(row["strategy"], row["load"]) for row in rows] == [("prefix", 0.5), ("oracle", 0.5), ("prefix", 2.0), ("oracle", 2.0)]
+    for row in rows:
+        assert row["requests"] == 60
+        assert row["ttft_p50_s"] <= row["ttft_p90_s"] <= row["ttft_p99_s"]
+        assert len(row["seeds"]["token_hit_rate"]) == 2
+        assert row["parameters"]["replicas"] == 2
+    assert page.read_text().count("<svg") == 6
+    assert "http" not in page.read_text()
+
+
+def test_the_document_can_go_to_standard_output(trace):
+    done = simulate("--trace", trace, "--model", "fcfs", "--set", "tokens_per_s=500", "--seeds", 1, "--jobs", 1, "--json", "-")
+    assert {row["strategy"] for row in json.loads(done.stdout)} == {"prefix", "least_pending", "round_robin"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--strategy", "best"], "--strategy best: there is none of that name. Installed: hit_rate, least_kv, least_pending, prefix"),
+        (["--load", "1,x"], "--load x: not a number"),
+        (["--load", "0"], "--load 0: a load is 0.001 to 1000"),
+        (["--set", "speed=3"], "--set speed=3: the model steps has no speed (it has: max_batched_tokens"),
+        (["--set", "step_s=fast"], "'fast' is not a number"),
+        (["--plot", "/nowhere/page.html"], "/nowhere/page.html: there is no such folder"),
+        (["--settings", "/nowhere.toml"], "/nowhere.toml"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_simulated(trace, arguments, said):
+    cli = typer.Typer()
+    nebula_add_cli(cli)
+    told = CliRunner().invoke(cli, ["--trace", str(trace), *arguments]).exception
+    assert isinstance(told, NebulaError)
+    assert said in str(told)
+
+
+def test_a_broken_line_is_named(trace):
+    trace.write_text(trace.read_text() + "{}\n")
+    done = simulate("--trace", trace)
+    assert done.returncode == 1
+    assert f"{trace}, line 61: " in done.stderr

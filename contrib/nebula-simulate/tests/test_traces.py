@@ -1,0 +1,106 @@
+"""What is read of each format, and how a file that cannot be read is told."""
+
+import json
+
+import pytest
+import zstandard
+from nebula_simulate.errors import TraceError
+from nebula_simulate.traces import guess, read
+
+MOONCAKE = (
+    {"timestamp": 3000, "input_length": 1300, "output_length": 20, "hash_ids": [0, 7, 8]},
+    {"timestamp": 0, "input_length": 100, "output_length": 1, "hash_ids": [9]},
+)
+CALL = {"type": "n", "in": 1100, "out": 30, "hash_ids": list(range(1, 18))}
+WEKA = (
+    {
+        "block_size": 64,
+        "requests": [
+            {"t": 0.0, "api_time": 2.0, "think_time": 0.0, **CALL},
+            {"t": 9.0, "api_time": 1.0, "think_time": 5.0, **CALL},
+            {"t": 20.0, "type": "subagent", "requests": [{"t": 1.0, "api_time": 4.0, **CALL}]},
+        ],
+    },
+)
+AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.1805900,1100,9\n"
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_mooncake_keeps_the_whole_blocks_of_a_prompt(tmp_path):
+    trace = read(write(tmp_path / "m.jsonl", MOONCAKE), "mooncake")
+    first, second = (session.turns[0] for session in trace.sessions)
+    assert [session.start_s for session in trace.sessions] == [3.0, 0.0]
+    assert (first.prompt_tokens, first.output_tokens, list(first.blocks)) == (1300, 20, [0, 7])
+    assert list(second.blocks) == []
+    assert trace.length_s == 6.0
+
+
+def test_weka_sessions_think_between_their_turns_and_wait_for_their_sub_agents(tmp_path):
+    trace = read(write(tmp_path / "w.jsonl", WEKA), "weka")
+    turns = trace.sessions[0].turns
+    assert not trace.timed
+    assert [turn.pause_s for turn in turns] == [0.0, 5.0, 11.0]
+    assert [list(turn.blocks) for turn in turns] == [[8, 16]] * 3
+
+
+def test_azure_tells_arrivals_and_lengths_alone(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(AZURE)
+    trace = read(path, "azure")
+    assert [session.start_s for session in trace.sessions] == [0.0, 3.5]
+    assert [(turn.prompt_tokens, turn.output_tokens, turn.blocks) for session in trace.sessions for turn in session.turns] == [
+        (374, 44, None),
+        (1100, 9, None),
+    ]
+
+
+def test_a_compressed_file_is_read_as_it_is(tmp_path):
+    path = tmp_path / "w.jsonl.zst"
+    path.write_bytes(zstandard.compress(write(tmp_path / "w.jsonl", WEKA).read_bytes()))
+    assert len(read(path, "weka").sessions[0].turns) == 3
+
+
+@pytest.mark.parametrize(("name", "text"), [("mooncake", json.dumps(MOONCAKE[0])), ("weka", json.dumps(WEKA[0])), ("azure", AZURE)])
+def test_a_format_is_told_by_its_first_line(tmp_path, name, text):
+    path = tmp_path / "trace"
+    path.write_text("\n" + text)
+    assert guess(path) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "broken", "said"),
+    [
+        ("mooncake", json.dumps(MOONCAKE[0]), '{"timestamp": 0}', "input_length"),
+        ("mooncake", json.dumps(MOONCAKE[0]), '{"timestamp": 0, "input', "malformed"),
+        ("mooncake", json.dumps(MOONCAKE[0]), json.dumps({**MOONCAKE[0], "input_length": -4}), "-4 tokens in"),
+        ("weka", json.dumps(WEKA[0]), '{"requests": []}', "without requests"),
+        ("weka", json.dumps(WEKA[0]), '{"requests": [], "block_size": 48}', "does not divide"),
+        ("azure", AZURE.splitlines()[1], "2023-11-16 18:15:46,374", "2 fields"),
+        ("azure", AZURE.splitlines()[1], "yesterday,374,44", "yesterday"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, name, good, broken, said):
+    path = tmp_path / "trace"
+    path.write_text(f"{good}\n\n{broken}\n{good}\n")
+    with pytest.raises(TraceError, match="line 3: ") as told:
+        read(path, name)
+    assert said in str(told.value)
+    assert str(path) in str(told.value)
+
+
+def test_a_file_that_is_missing_cut_off_or_empty_is_told(tmp_path):
+    with pytest.raises(TraceError, match="No such file"):
+        read(tmp_path / "none", "mooncake")
+    empty = write(tmp_path / "empty.jsonl", [])
+    with pytest.raises(TraceError, match="no request in it"):
+        read(empty, "mooncake")
+    with pytest.raises(TraceError, match="--format"):
+        guess(empty)
+    broken = tmp_path / "w.jsonl.zst"
+    broken.write_bytes(b"no zstd")
+    with pytest.raises(TraceError, match="zstd"):
+        read(broken, "weka")
