@@ -68,7 +68,8 @@ class Request(msgspec.Struct, eq=False, gc=False):
     @property
     def path(self) -> bytes:
         """The target without its query."""
-        return self.target.partition(b"?")[0]
+        target = self.target
+        return target.partition(b"?")[0] if b"?" in target else target
 
     def connection_line(self, closing: bool) -> bytes:
         """The `connection` field line of the answer, if it needs one."""
@@ -77,10 +78,9 @@ class Request(msgspec.Struct, eq=False, gc=False):
         return b"connection: keep-alive\r\n" if self.http10 else b""
 
 
-def add_field(fields: dict[bytes, bytes], key: bytes, value: bytes) -> None:
-    """Note a field that the gateway reads; a repeated one becomes a list, as RFC 9110 has it."""
-    value = value.strip()
-    fields[key] = b"%b, %b" % (fields[key], value) if key in fields else value
+def repeat_field(fields: dict[bytes, bytes], key: bytes, value: bytes) -> None:
+    """Note a field that has come before: a repeated one becomes a list, as RFC 9110 has it."""
+    fields[key] = b"%b, %b" % (fields[key], value)
 
 
 def without_named(lines: list[bytes], connection: bytes) -> list[bytes]:

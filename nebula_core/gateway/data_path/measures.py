@@ -101,8 +101,7 @@ class Measures:
             series.route.observe(outcome.route_s)
         if outcome.first_token_s is not None:
             series.first_token.observe(outcome.first_token_s)
-        token_s = outcome.token_s
-        if token_s is not None:
+        if outcome.streamed and (token_s := outcome.token_s) is not None:
             series.token.observe(token_s)
         if outcome.prompt_tokens is not None:
             series.prompt.inc(outcome.prompt_tokens)

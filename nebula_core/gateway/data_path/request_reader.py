@@ -13,7 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from nebula_core.gateway.data_path import errors, routes
 from nebula_core.gateway.data_path.answers import Answer
 from nebula_core.gateway.data_path.errors import Refused
-from nebula_core.gateway.data_path.http import REQUEST_KEPT, REQUEST_READ, Request, add_field, without_named
+from nebula_core.gateway.data_path.http import REQUEST_KEPT, REQUEST_READ, Request, repeat_field, without_named
 
 
 class RequestReader:
@@ -114,9 +114,12 @@ class RequestReader:
             raise Refused(errors.head_too_large(self._max_head_bytes))
         key = name.lower()
         if key in REQUEST_READ:
-            add_field(self._fields, key, value)
+            if key in self._fields:
+                repeat_field(self._fields, key, value.strip())
+            else:
+                self._fields[key] = value.strip()
         if key not in REQUEST_KEPT:
-            self._lines.append(b"%b: %b\r\n" % (name, value))
+            self._lines.append(b"".join((name, b": ", value, b"\r\n")))  # in half the time of formatting
 
     def on_headers_complete(self) -> None:
         """Look at the head; what cannot be served is refused before its body is read."""

@@ -18,8 +18,5 @@ def read_usage(tail: bytes) -> tuple[int | None, int | None]:
     start = tail.rfind(b'"usage"')
     if start < 0:
         return None, None
-    return _number(_PROMPT.search(tail, start)), _number(_COMPLETION.search(tail, start))
-
-
-def _number(match: re.Match[bytes] | None) -> int | None:
-    return int(match[1]) if match else None
+    prompt, completion = _PROMPT.search(tail, start), _COMPLETION.search(tail, start)
+    return int(prompt[1]) if prompt else None, int(completion[1]) if completion else None
