@@ -9,10 +9,18 @@ In virtual time:
 
 from __future__ import annotations
 
+from nebula_core import Engine, Provider, hookimpl
 from nebula_engine_sim.cost import CostModel
+from nebula_engine_sim.engine import SimulatedEngine
 from nebula_engine_sim.fcfs import FcfsEngine
 from nebula_engine_sim.job import Happening, Job
 from nebula_engine_sim.sim_engine import SimEngine
 from nebula_engine_sim.steps import StepEngine
 
 __all__ = ["CostModel", "FcfsEngine", "Happening", "Job", "SimEngine", "StepEngine"]
+
+
+@hookimpl
+def nebula_register_engines() -> list[Provider[Engine]]:
+    """The engine `sim`."""
+    return [Provider(name="sim", build=lambda context, settings: SimulatedEngine())]
