@@ -1,65 +1,46 @@
-"""The control side of the link: one connection per worker, the table and stats going down, charges and metrics coming up."""
+"""The control side of the link: one connection per worker, the table and stats going down, charges and metrics coming up.
+
+What the workers of other gateways do comes in and goes out here as well; `peers.py` carries it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from nebula_core.gateway import feed, link
 from nebula_core.gateway.ledger import Ledger, Replica
+from nebula_core.gateway.peer_link import Report
 from nebula_core.gateway.sockets import short_name
-from nebula_core.metrics import Snapshot, merge
-from nebula_core.router.candidate import ModelRoute
+from nebula_core.gateway.worker_link import WorkerLink
+from nebula_core.gateway.worker_metrics import WorkerMetrics
+from nebula_core.metrics import Snapshot
+from nebula_core.router.candidate import Lost, ModelRoute, RouteEvent
 from nebula_core.types import EndpointStats
 
 TELL_CHARGES_S = 0.02
-"""How long charges are gathered before the other workers hear of them."""
-MOST_UNSENT = 64 * 1024 * 1024
-"""Bytes that a worker may leave unread before it is cut off; it connects again and gets the whole table."""
+"""How long charges are gathered before the other workers and gateways hear of them."""
 
-
-Process = tuple[str, int, int]
-"""A worker's process: generation, slot, pid."""
-
-
-class WorkerLink:
-    """One connected worker."""
-
-    def __init__(self, hello: link.Hello, writer: asyncio.StreamWriter) -> None:
-        self.hello = hello
-        self.applied = False
-        self._writer = writer
-
-    @property
-    def process(self) -> Process:
-        """Which process this is."""
-        return self.hello.generation, self.hello.slot, self.hello.pid
-
-    def send(self, message: link.Down) -> None:
-        """Queue a message; a worker that does not read is cut off instead of filling our memory."""
-        if self._writer.transport.get_write_buffer_size() > MOST_UNSENT:
-            self._writer.transport.abort()
-        elif not self._writer.is_closing():
-            link.write(self._writer, message)
-
-    def close(self) -> None:
-        """End the connection; what is queued is still sent."""
-        self._writer.close()
+_T = TypeVar("_T")
 
 
 class WorkerHub:
     """What all workers of this gateway are told, and what they tell.
 
     `generation` names this control process: a worker that introduces itself with another one was left behind by a control process
-    that died. It has served on alone, and is now asked to finish what it has and to go.
+    that died. It has served on alone, and is now asked to finish what it has and to go. `workers` is how many there are to be.
     """
 
-    def __init__(self, path: Path, generation: str, settings_json: bytes, drain_s: float, logger: logging.Logger) -> None:
+    def __init__(
+        self, path: Path, generation: str, settings_json: bytes, drain_s: float, logger: logging.Logger, *, workers: int = 1
+    ) -> None:
         self.changed = asyncio.Event()
         """Set when a worker applied a table or reported other charges."""
         self._path, self._generation, self._settings, self._drain_s, self._logger = path, generation, settings_json, drain_s, logger
@@ -72,9 +53,15 @@ class WorkerHub:
         self._ledger = Ledger()
         self._applied: dict[int, int] = {}
         """Slot → revision that its worker routes by, also while that is not connected."""
-        self._snapshots: dict[Process, Snapshot] = {}
-        self._past: Snapshot = ()
-        """The sum of what workers counted that were replaced."""
+        self._metrics = WorkerMetrics()
+        self._several = workers > 1
+        self._sharing = self._several
+        """Whether workers are to tell what strategies may learn from their requests."""
+        self._report: Callable[[Report], None] | None = None
+        """Tells the other gateways; `None` while none is connected."""
+        self._failures: list[Lost] = []
+        self._events: list[RouteEvent] = []
+        """What the other gateways are to hear next, beside charges."""
         self._telling: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
 
@@ -99,12 +86,15 @@ class WorkerHub:
     def publish_table(self, models: Mapping[str, ModelRoute], revision: int) -> None:
         """Hand the table as of `revision` to all workers; only what changed is sent."""
         table = feed.changes(self._models, models, revision)
-        known = self._known_stats(feed.new_replicas(self._models, table.models))
+        new = feed.new_replicas(self._models, table.models)
+        known = self._known_stats(new)
         self._models, self._revision, self._fed = dict(models), revision, True
         for worker in self._own():
             worker.send(table)
             if known:
                 worker.send(link.Stats(known))
+        self._ledger.tell_again(new)  # another gateway may have known of them before us, and told what it has there
+        self._tell_soon()
 
     def publish_stats(self, samples: Mapping[Replica, EndpointStats], gone: Iterable[Replica] = ()) -> None:
         """Hand new samples of engines' signals to all workers."""
@@ -140,11 +130,43 @@ class WorkerHub:
 
     def snapshot(self) -> Snapshot:
         """All workers' metrics as one; what workers counted that are gone stays in."""
-        return merge([self._past, *self._snapshots.values()])
+        return self._metrics.snapshot()
 
     def routable(self) -> set[Replica]:
         """The replicas that are in the table."""
         return {(uid, route.replica_id) for uid, model in self._models.items() for route in model.routes}
+
+    # --- the other gateways ---------------------------------------------------------------------------------------------------
+
+    def report_to(self, report: Callable[[Report], None] | None) -> None:
+        """Tell the other gateways by `report` from now on what our workers do; `None`: there is none to tell."""
+        self._report = report
+        self._failures.clear()
+        self._events.clear()
+        self._tell_soon()
+        sharing = self._several or report is not None
+        if sharing != self._sharing:
+            self._sharing = sharing
+            self._tell_others(None, link.ShareEvents(sharing))
+
+    def first_report(self) -> Report:
+        """What another gateway must be told first; what `report_to` hands out later is what has changed since."""
+        return Report(time.monotonic(), self._ledger.told_of_ours())
+
+    def take_from_peer(self, peer: object, report: Report) -> None:
+        """Pass on to our workers what another gateway's do, its events by our clock; nothing of it goes to other gateways."""
+        if report.charges:
+            self._ledger.report_peer(peer, report.charges)
+            self._tell_charges()  # it has gathered them long enough
+        if report.failures:
+            self._tell_others(None, link.Suspects(report.failures))
+        if report.events:
+            self._tell_others(None, link.Events(report.events))
+
+    def forget_peer(self, peer: object) -> None:
+        """The other gateway is gone, and its requests with it."""
+        self._ledger.forget(peer)
+        self._tell_charges()
 
     # --- one worker -----------------------------------------------------------------------------------------------------------
 
@@ -169,7 +191,7 @@ class WorkerHub:
     def _greet(self, hello: link.Hello, writer: asyncio.StreamWriter) -> WorkerLink:
         worker = WorkerLink(hello, writer)
         self._workers.add(worker)
-        self._fold_predecessor(worker.process)
+        self._metrics.arrived(worker.process)
         left_behind = hello.generation != self._generation
         if left_behind:
             self._logger.info("asking gateway worker %d, left behind by an earlier process, to finish and go", hello.pid)
@@ -177,9 +199,12 @@ class WorkerHub:
             worker.send(link.Retire(self._drain_s))
             return worker
         worker.send(link.Welcome(self._settings))
+        if self._sharing:
+            worker.send(link.ShareEvents(True))
         if self._fed:
             worker.send(link.Table(revision=self._revision, whole=True, models=tuple(self._models.values())))
             worker.send(link.Stats(self._known_stats(self._stats)))
+            self._tell_soon()  # it knows nothing yet of what the others have
         return worker
 
     def _take(self, worker: WorkerLink, message: link.Up) -> None:
@@ -190,49 +215,56 @@ class WorkerHub:
                 self.changed.set()
             case link.Charges(in_flight):
                 self._ledger.report(worker, in_flight)
-                self._charges_changed(alone=len(self._workers) == 1)
+                self.changed.set()
+                if len(self._workers) > 1 or self._report is not None:
+                    self._tell_soon()
             case link.Failures(replicas):
                 self._tell_others(worker, link.Suspects(replicas))
-            case link.Events():
+                self._gather(self._failures, replicas)
+            case link.Events(events):
                 self._tell_others(worker, message)
+                self._gather(self._events, events)
             case link.MetricsReport(families):
-                self._snapshots[worker.process] = families
+                self._metrics.report(worker.process, families)
 
-    def _tell_others(self, worker: WorkerLink, message: link.Down) -> None:
+    def _tell_others(self, worker: WorkerLink | None, message: link.Down) -> None:
         for other in self._own():
             if other is not worker:
                 other.send(message)
 
+    def _gather(self, waiting: list[_T], news: Iterable[_T]) -> None:
+        if self._report is not None:
+            waiting.extend(news)
+            self._tell_soon()
+
     def _part_from(self, worker: WorkerLink) -> None:
         self._workers.discard(worker)
         self._ledger.forget(worker)
-        if worker.process in self._snapshots:
-            self._snapshots[worker.process] = lasting(self._snapshots[worker.process])
-        self._charges_changed(alone=False)  # the last one left must hear of it too
-
-    def _fold_predecessor(self, process: Process) -> None:
-        """A worker has taken another's place: what that one counted is all it will ever have counted."""
-        for known in [known for known in self._snapshots if known[:2] == process[:2] and known != process]:
-            self._past = merge([self._past, lasting(self._snapshots.pop(known))])
+        self._metrics.left(worker.process)
+        self.changed.set()
+        self._tell_soon()
 
     def _known_stats(self, replicas: Iterable[Replica]) -> tuple[tuple[str, str, EndpointStats], ...]:
         return tuple((*replica, self._stats[replica]) for replica in replicas if replica in self._stats)
 
-    def _charges_changed(self, *, alone: bool) -> None:
-        self.changed.set()
-        if self._telling is None and not alone:
-            self._telling = asyncio.get_running_loop().call_later(TELL_CHARGES_S, self._tell_charges)
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_CHARGES_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
+        self._tell_charges()
+        if self._report is not None:
+            report = Report(time.monotonic(), self._ledger.ours(), tuple(self._failures), tuple(self._events))
+            self._failures.clear()
+            self._events.clear()
+            if report.charges or report.failures or report.events:
+                self._report(report)
 
     def _tell_charges(self) -> None:
-        self._telling = None
         for worker in self._own():
             if counts := self._ledger.elsewhere(worker):
                 worker.send(link.ChargesElsewhere(counts))
 
     def _own(self) -> list[WorkerLink]:
         return [worker for worker in self._workers if worker.hello.generation == self._generation]
-
-
-def lasting(snapshot: Snapshot) -> Snapshot:
-    """What stays of a process that is gone: its counts, but not its gauges."""
-    return tuple(family for family in snapshot if family.kind != "gauge")

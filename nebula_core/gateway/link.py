@@ -1,7 +1,7 @@
 """What the control process and a gateway worker say to each other over their Unix socket.
 
     worker → control: Hello, Applied, Charges, Failures, Events, MetricsReport
-    control → worker: Welcome, Table, Stats, ChargesElsewhere, Suspects, Events, Retire
+    control → worker: Welcome, ShareEvents, Table, Stats, ChargesElsewhere, Suspects, Events, Retire
 
 Frames are a 4-byte big-endian length and a MessagePack body. Charges are counts, not differences; a new
 connection begins with all of them. Replicas are named by `(model_uid, replica_id)`.
@@ -18,6 +18,10 @@ from nebula_core.router.candidate import Lost, ModelRoute, RouteEvent
 from nebula_core.types import EndpointStats
 
 MAX_FRAME = 256 * 1024 * 1024
+
+
+class FrameTooLarge(ConnectionError):
+    """The other side announces more than it may send: it is none of ours."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -60,6 +64,12 @@ class Welcome(msgspec.Struct, frozen=True, tag=True):
     settings: bytes
 
 
+class ShareEvents(msgspec.Struct, frozen=True, tag=True):
+    """Whether there is another worker or gateway that learns from this worker's requests. At first there is none."""
+
+    wanted: bool
+
+
 class Table(msgspec.Struct, frozen=True, tag=True):
     """The routing table as of `revision`: whole, or the models that changed."""
 
@@ -83,7 +93,7 @@ class ChargesElsewhere(msgspec.Struct, frozen=True, tag=True):
 
 
 class Suspects(msgspec.Struct, frozen=True, tag=True):
-    """Replicas that another worker could not connect to."""
+    """Replicas that another worker, of this gateway or another, could not connect to."""
 
     replicas: tuple[Lost, ...]
 
@@ -95,13 +105,13 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
 
 
 class Events(msgspec.Struct, frozen=True, tag=True):
-    """What strategies may learn from requests: a worker's own on the way up, another worker's on the way down."""
+    """What strategies may learn from requests: a worker's own on the way up, others' on the way down."""
 
     events: tuple[RouteEvent, ...]
 
 
 Up = Hello | Applied | Charges | Failures | Events | MetricsReport
-Down = Welcome | Table | Stats | ChargesElsewhere | Suspects | Events | Retire
+Down = Welcome | ShareEvents | Table | Stats | ChargesElsewhere | Suspects | Events | Retire
 
 _encoder = msgspec.msgpack.Encoder()
 _up: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)
@@ -110,22 +120,28 @@ _down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
 
 def write(writer: asyncio.StreamWriter, message: Up | Down) -> None:
     """Queue one message; the caller drains."""
+    writer.write(frame(message))
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """A message as it goes over a connection."""
     body = _encoder.encode(message)
-    writer.write(len(body).to_bytes(4, "big") + body)
+    return len(body).to_bytes(4, "big") + body
 
 
 async def read_up(reader: asyncio.StreamReader) -> Up:
     """The next message of a worker. Raises `asyncio.IncompleteReadError` at the end."""
-    return _up.decode(await _frame(reader))
+    return _up.decode(await read_frame(reader))
 
 
 async def read_down(reader: asyncio.StreamReader) -> Down:
     """The next message of the control process. Raises `asyncio.IncompleteReadError` at the end."""
-    return _down.decode(await _frame(reader))
+    return _down.decode(await read_frame(reader))
 
 
-async def _frame(reader: asyncio.StreamReader) -> bytes:
+async def read_frame(reader: asyncio.StreamReader, most: int = MAX_FRAME) -> bytes:
+    """The body of the next message. Raises `FrameTooLarge` if it has more than `most` bytes, `asyncio.IncompleteReadError` at the end."""
     length = int.from_bytes(await reader.readexactly(4), "big")
-    if length > MAX_FRAME:
-        raise ConnectionError(f"a frame of {length} bytes: the other side is not Nebula")
+    if length > most:
+        raise FrameTooLarge(f"a frame of {length} bytes: the other side is not Nebula")
     return await reader.readexactly(length)

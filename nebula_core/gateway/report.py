@@ -38,6 +38,8 @@ class Reporter:
                 self._tell_events(writer)
                 if turn % METRICS_EVERY == 0:
                     self._tell_metrics(writer)
+            else:
+                self._drop_events()
             turn += 1
             await asyncio.sleep(CHARGES_S)
 
@@ -61,6 +63,12 @@ class Reporter:
         if self._router.shared:
             events, self._router.shared = self._router.shared, []
             link.write(writer, link.Events(tuple(events)))
+
+    def _drop_events(self) -> None:
+        """What nobody reads is not kept: strategies can do without, and the memory is needed."""
+        self._router.failures.clear()
+        if self._router.shared:
+            self._router.shared.clear()
 
     def _tell_metrics(self, writer: asyncio.StreamWriter) -> None:
         snapshot = self._metrics.snapshot()

@@ -16,39 +16,42 @@ LONGEST_UNIX_PATH = 100
 """A Unix socket's path has room for 108 bytes; longer ones are reached through a file descriptor of their folder."""
 
 
-def bind_public(host: str, port: int, count: int, settings_key: str) -> list[socket.socket]:
+def bind_public(host: str, port: int, count: int, table: str) -> list[socket.socket]:
     """`count` listening sockets on one address, among which the kernel spreads connections. Raises `NebulaError` if it is taken.
 
     Each worker has a socket of its own that the control process keeps open as well, so that connections which wait for a worker
     that died are taken up by the one that replaces it. Such sockets would happily share the port with another program's, so the
     address is first bound alone.
     """
-    probe = _bind(host, port, settings_key, shared=False)
+    probe = _bind(host, port, f"{table} ", shared=False)
     port = probe.getsockname()[1]
     probe.close()
     sockets = []
     for _ in range(count):
-        listener = _bind(host, port, settings_key, shared=True)
+        listener = _bind(host, port, f"{table} ", shared=True)
         listener.listen(BACKLOG)
         listener.setblocking(False)
         sockets.append(listener)
     return sockets
 
 
-def bind_one(host: str, port: int, settings_key: str) -> socket.socket:
-    """One listening socket. Raises `NebulaError` if the address is taken or not this machine's."""
-    listener = _bind(host, port, settings_key, shared=False)
+def bind_one(host: str, port: int, table: str, prefix: str = "") -> socket.socket:
+    """One listening socket. Raises `NebulaError` if the address is taken or not this machine's.
+
+    The message names the keys `host` and `port` of the settings table, or with `prefix` before them.
+    """
+    listener = _bind(host, port, f"{table} {prefix}", shared=False)
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
 
 
-def _bind(host: str, port: int, settings_key: str, *, shared: bool) -> socket.socket:
+def _bind(host: str, port: int, keys: str, *, shared: bool) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise NebulaError(f'{settings_key} host = "{host}" cannot be listened on: {error.strerror or error}') from error
+        raise NebulaError(f'{keys}host = "{host}" cannot be listened on: {error.strerror or error}') from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -59,8 +62,8 @@ def _bind(host: str, port: int, settings_key: str, *, shared: bool) -> socket.so
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise NebulaError(f"port {port} on {host} is in use; stop what listens there or choose another {settings_key} port") from error
-        raise NebulaError(f"cannot listen on {host}:{port} ({settings_key}): {error.strerror}") from error
+            raise NebulaError(f"port {port} on {host} is in use; stop what listens there or choose another {keys}port") from error
+        raise NebulaError(f"cannot listen on {host}:{port} ({keys}host): {error.strerror}") from error
     return listener
 
 

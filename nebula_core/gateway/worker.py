@@ -47,7 +47,6 @@ class DataPath:
         """From the settings in force."""
         metrics = Metrics()
         router, retry = build_routing(settings, metrics)
-        router.shared = [] if settings.gateway.workers > 1 else None
         return cls(router, Server(router, settings.gateway, metrics, retry=retry), Reporter(router, metrics))
 
 
@@ -102,11 +101,14 @@ class Worker:
             self._retire(first.drain_s)
         if self._data_path is None:
             return
-        async with background(self._data_path.reporter.run(writer)):
-            message = first
-            while True:
-                await self._take(self._data_path, message, writer)
-                message = await link.read_down(reader)
+        try:
+            async with background(self._data_path.reporter.run(writer)):
+                message = first
+                while True:
+                    await self._take(self._data_path, message, writer)
+                    message = await link.read_down(reader)
+        finally:
+            self._data_path.router.shared = None  # with nobody to tell, events would be gathered without end
 
     async def _start(self, settings: Settings) -> DataPath:
         logging.getLogger().setLevel(settings.log.level.upper())
@@ -135,6 +137,8 @@ class Worker:
             case link.Suspects():
                 for lost in message.replicas:
                     router.suspect(lost)
+            case link.ShareEvents():
+                router.shared = [] if message.wanted else None
             case link.Events():
                 router.observe(message.events)
             case link.Retire():
