@@ -78,7 +78,7 @@ def load_plugins(settings: Settings) -> Plugins:
 
 @asynccontextmanager
 async def open_app(settings: Settings, plugins: Plugins, prefixes: Sequence[str]) -> AsyncIterator[App]:
-    """Open the store and follow what lies under `prefixes`; yields when all of it has been read once."""
+    """Open the store and follow what lies under `prefixes`. The mirror may not be filled yet: see `startup.wait_for_store`."""
     settings = named(settings)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
@@ -88,5 +88,4 @@ async def open_app(settings: Settings, plugins: Plugins, prefixes: Sequence[str]
         store = await stack.enter_async_context(build("store", settings.store.use, "[store] use"))
         mirror = Mirror(store, prefixes, logging.getLogger("nebula.store"))
         await stack.enter_async_context(background(mirror.run()))
-        await mirror.wait_synced()
         yield App(settings, plugins, metrics, http, store, mirror, build, engines)

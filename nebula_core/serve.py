@@ -40,6 +40,8 @@ PREFIXES = {Role.GATEWAY: GATEWAY_PREFIXES, Role.SCHEDULER: SCHEDULER_PREFIXES, 
 ALL_ROLES = frozenset(Role)
 VERSION = version("nebula-serving")
 HEARD_OF_S = 3.0
+STORE_S = 3.0
+"""How long a gateway waits for the store before it serves from the table it has on disk."""
 ALREADY_RUNS = "a {role} runs on {folder} already, as process {holder}; give each its own data_dir"
 
 
@@ -76,6 +78,7 @@ async def _run(
         for role in roles:
             refusal = ALREADY_RUNS.replace("{role}", role).replace("{folder}", str(settings.data_dir))
             stack.enter_context(locked(settings.data_dir / f"{role}.lock", refusal))
+        await startup.wait_for_store(app, progress, STORE_S if roles == {Role.GATEWAY} else None)
         alone = roles == ALL_ROLES
         declared = startup.requests(app)
         if alone and not keep_going:

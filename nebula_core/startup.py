@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from nebula_core.types import DRAINING, READY, UNHEALTHY, ModelRequest
 logger = logging.getLogger("nebula")
 
 LOOK_AGAIN_S = 1.0
+PROMPT_S = 1.0
+"""A store that answers within this time need not be mentioned."""
 PLACE_S = 5.0
 """Time for the node to be heard of and for replicas to be placed, before it counts as a problem that they are not."""
 
@@ -46,6 +49,21 @@ def check(app: App, declared: Sequence[ModelRequest]) -> None:
                     f'the engine "{request.engine}" failed to check the model "{request.model_uid}": '
                     f"{type(error).__name__}: {error}; {way_out(plugin)}"
                 ) from error
+
+
+async def wait_for_store(app: App, progress: Progress, patience_s: float | None = None) -> None:
+    """Wait until all that is followed has been read from the store, for `patience_s` seconds at most; `None`: as long as it takes.
+
+    Why it does not answer is logged by the mirror.
+    """
+    synced = asyncio.ensure_future(app.mirror.wait_synced())
+    try:
+        await asyncio.wait([synced], timeout=PROMPT_S if patience_s is None else patience_s)
+        if not synced.done() and patience_s is None:
+            progress.step(f"waiting for the {app.settings.store.use} store: nothing is started before it answers")
+            await synced
+    finally:
+        synced.cancel()
 
 
 async def seed_models(app: App, declared: Sequence[ModelRequest]) -> None:

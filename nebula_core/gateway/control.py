@@ -1,8 +1,9 @@
 """The gateway's control side: follows the store, feeds the workers, and reports on them.
 
 store ─► mirror ─► feed (pure) ─► hub ─► workers
-                                   │
-         /gateways/{gateway} ◄─────┘ applied revision, demand, requests on draining replicas
+                                   │ ▲
+         /gateways/{gateway} ◄─────┤ └─► other gateways: what is in flight through each
+                                   └ applied revision, demand, requests on draining replicas
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from nebula_core.errors import NebulaError, StoreError
 from nebula_core.gateway import feed
 from nebula_core.gateway.hub import WorkerHub
+from nebula_core.gateway.kept_table import KeptTable
+from nebula_core.gateway.peer_listener import PeerListener
+from nebula_core.gateway.peers import Peers
 from nebula_core.gateway.routing import build_routing
 from nebula_core.gateway.sockets import bind_public
 from nebula_core.gateway.supervisor import Supervisor
@@ -30,7 +35,7 @@ from nebula_core.store.lease import LeaseKeeper
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, PlacementPlan
 
-PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS)
+PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
 """What a gateway's mirror must follow."""
 _MEMBERSHIP = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS)
 
@@ -44,14 +49,21 @@ PROMPT_S = 0.1
 
 
 class GatewayControl:
-    """Opens the public port and runs its workers. The caller enters it, runs it, and at the end calls `retire`."""
+    """Opens the public port and runs its workers. The caller enters it, runs it, and at the end calls `retire`.
+
+    If the mirror does not follow the store when this runs, the workers serve from the table that was kept on disk, until it does.
+    """
 
     def __init__(self, store: Store, mirror: Mirror, settings: Settings, run_dir: Path, logger: logging.Logger) -> None:
         self._store, self._mirror, self._settings, self._logger = store, mirror, settings, logger
         self._path = run_dir / "gateway.sock"
         generation = secrets.token_hex(8)
         gateway = settings.gateway
-        self._hub = WorkerHub(self._path, generation, settings.model_dump_json().encode(), gateway.drain_s, logger)
+        settings_json = settings.model_dump_json().encode()
+        self._hub = WorkerHub(self._path, generation, settings_json, gateway.drain_s, logger, workers=gateway.workers)
+        self._listener = PeerListener(self._hub, gateway.peers_host, gateway.peers_port, logger)
+        self._peers = Peers(self._hub, mirror, settings.gateway_name, logger)
+        self._kept = KeptTable(settings.data_dir, logger)
         self._generation = generation
         self._models: dict[str, ModelRoute] = {}
         self._sockets: list[socket.socket] = []
@@ -62,12 +74,11 @@ class GatewayControl:
     async def __aenter__(self) -> GatewayControl:
         build_routing(self._settings, Metrics())  # a policy that cannot be built ends the start here, and not every worker of ours
         left_behind = self._path.exists()
-        await self._hub.__aenter__()
-        try:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._hub)
+            await stack.enter_async_context(self._listener)
             self._sockets = await self._bind(TAKE_OVER_S if left_behind else 0.0)
-        except BaseException:
-            await self._hub.__aexit__()
-            raise
+            self._closing = stack.pop_all()
         self.address = f"{self._settings.gateway.host}:{self._sockets[0].getsockname()[1]}"
         self._supervisor = Supervisor(self._sockets, self._path, self._generation, self._logger)
         return self
@@ -75,7 +86,7 @@ class GatewayControl:
     async def __aexit__(self, *_: object) -> None:
         for listener in self._sockets:
             listener.close()
-        await self._hub.__aexit__()
+        await self._closing.aclose()
 
     async def run(self) -> None:
         """Keep workers running, the table fed and the fleet informed, for ever."""
@@ -84,6 +95,8 @@ class GatewayControl:
             group.create_task(self._supervisor.run(), name="gateway supervisor")
             group.create_task(self._feed(), name="gateway feed")
             group.create_task(self._heartbeat(), name="gateway heartbeat")
+            group.create_task(self._peers.run(), name="gateway peers")
+            group.create_task(self._kept.run(), name="gateway kept table")
 
     async def retire(self) -> None:
         """Accept nothing more and let running requests finish, for `[gateway] drain_s` seconds at most."""
@@ -117,6 +130,8 @@ class GatewayControl:
 
     async def _feed(self) -> None:
         changes = self._mirror.subscribe()
+        if not self._mirror.connected:
+            self._serve_kept()
         await self._mirror.wait_synced()
         self._rebuild(keys.by_model(self._mirror.values(keys.MODEL_REQUESTS, ModelRequest)))
         self._hub.publish_stats(keys.by_replica(self._mirror.values(keys.STATS, EndpointStats)))
@@ -125,6 +140,17 @@ class GatewayControl:
             if membership := {uid for key in changed if key.startswith(_MEMBERSHIP) and (uid := keys.model_of(key))}:
                 self._rebuild(membership)
             self._pass_stats([key for key in changed if key.startswith(keys.STATS)])
+
+    def _serve_kept(self) -> None:
+        """What was kept goes to the workers only: what the store says will not build on it."""
+        if (table := self._kept.read()) is None:
+            self._logger.warning("the store does not answer and no earlier run left a routing table here: clients wait until it does")
+            return
+        self._logger.warning(
+            "the store does not answer: serving the %d models of the routing table in %s (revision %d) until it does",
+            *(len(table.models), self._settings.data_dir, table.revision),
+        )
+        self._hub.publish_table({model.model_uid: model for model in table.models}, table.revision)
 
     def _rebuild(self, model_uids: Iterable[str]) -> None:
         endpoints: dict[str, list[EndpointInfo]] = {}
@@ -137,7 +163,9 @@ class GatewayControl:
                 continue
             plan = self._mirror.get(keys.placement(model_uid), PlacementPlan)
             self._models[model_uid] = feed.model_route(request, plan, endpoints.get(model_uid, ()))
-        self._hub.publish_table(self._models, self._mirror.applied(keys.PLACEMENTS))
+        revision = self._mirror.applied(keys.PLACEMENTS)
+        self._hub.publish_table(self._models, revision)
+        self._kept.keep(self._models, revision)
 
     def _pass_stats(self, changed: list[str]) -> None:
         found = keys.by_replica({key: self._mirror.get(key, EndpointStats) for key in changed})
@@ -169,6 +197,8 @@ class GatewayControl:
             applied_revision=self._hub.applied_revision,
             demand=dict(demand),
             draining={f"{uid}/{replica}": count for (uid, replica), count in in_flight.items() if (uid, replica) not in routable},
+            peers=self._listener.address,
+            peers_key=self._listener.key.hex(),
         )
 
     async def _write(self, lease: str, status: GatewayStatus) -> bool:
