@@ -9,7 +9,10 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any, TypeVar
+
+import grpc
 
 from nebula_core import StoreUnavailable
 from nebula_store_etcd import rights
@@ -24,6 +27,8 @@ from nebula_store_etcd.tls import channel_credentials
 
 T = TypeVar("T")
 
+Connect = Callable[[str, grpc.ChannelCredentials | None], Member]
+"""Makes the member at an address, to be closed by whoever asked for it."""
 _LOGIN_PAUSE_S = 2.0
 """A login that was refused is not tried again for so long: each costs etcd a tenth of a second of CPU, on purpose."""
 
@@ -35,12 +40,13 @@ class Cluster:
     Once it has been entered, refusals too are `StoreUnavailable`: a fleet that serves goes on serving while somebody mends them.
     """
 
-    def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float], connect: Connect | None = None) -> None:
         self.trail = Trail(settings.history_s)
         self.place = Place(0, 0, 0)
         """Where in its history etcd was at its last answer; in the cluster 0 before the first."""
         self._settings = settings
         self._keyspace = Keyspace(settings.prefix)
+        self._connect = connect or partial(Member, timeout_s=settings.timeout_s)
         self._logger = logger
         self._clock = clock
         self._members: deque[Member] = deque()
@@ -52,7 +58,7 @@ class Cluster:
     async def __aenter__(self) -> Cluster:
         credentials = channel_credentials(self._settings)
         async with AsyncExitStack() as stack:
-            members = [Member(address, credentials, self._settings.timeout_s) for address in self._settings.addresses]
+            members = [self._connect(address, credentials) for address in self._settings.addresses]
             for member in members:
                 stack.push_async_callback(member.close)
             self._members = deque(random.sample(members, len(members)))  # so that a fleet does not use one member alone

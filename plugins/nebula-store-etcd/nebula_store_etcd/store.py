@@ -10,7 +10,7 @@ from typing import Any
 
 from nebula_core import Batch, Compacted, Delete, Entry, LeaseLost, Listing, Store, StoreUnavailable, Unchanged, Write, check_transaction
 from nebula_store_etcd import messages
-from nebula_store_etcd.cluster import Cluster
+from nebula_store_etcd.cluster import Cluster, Connect
 from nebula_store_etcd.keyspace import Keyspace
 from nebula_store_etcd.settings import EtcdSettings
 from nebula_store_etcd.watch import Watch, entry
@@ -24,15 +24,15 @@ class EtcdStore(Store):
 
     Opening raises `StoreError` if the settings are wrong for good: a login, a right, a certificate, a file. An etcd that is only away is
     warned about, once; every call asks for it again and raises `StoreUnavailable` until it is there. What may be done twice is tried on
-    each member, `[store_etcd] timeout_s` long; a transaction is sent once.
+    each member, `[store_etcd] timeout_s` long; a transaction is sent once. `connect` makes members of another kind.
     """
 
-    def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: EtcdSettings, logger: logging.Logger, clock: Callable[[], float], connect: Connect | None = None) -> None:
         self._settings = settings
         self._logger = logger
         self._clock = clock
         self._keyspace = Keyspace(settings.prefix)
-        self._cluster = Cluster(settings, logger, clock)
+        self._cluster = Cluster(settings, logger, clock, connect)
         self._compacted = 0
 
     async def __aenter__(self) -> EtcdStore:

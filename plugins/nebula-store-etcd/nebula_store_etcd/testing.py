@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from nebula_core.testing.machines import HERE, Machine
+
 _START_S = 30.0
 _STOP_S = 20.0
 
@@ -25,14 +27,17 @@ _STOP_S = 20.0
 class Etcd:
     """One member, with its data in `folder`; `arguments` are added to its command line. It may be started again after it was stopped."""
 
-    def __init__(self, folder: Path, arguments: Sequence[str] = (), *, name: str = "etcd", tls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, arguments: Sequence[str] = (), *, name: str = "etcd", tls: bool = False, machine: Machine = HERE
+    ) -> None:
         client, peer, metrics = _free_ports(3)
         self.name = name
-        self.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{client}"
-        self.peer = f"http://127.0.0.1:{peer}"
+        self.endpoint = f"{'https' if tls else 'http'}://{machine.address}:{client}"
+        self.peer = f"http://{machine.address}:{peer}"
         self.folder = folder
-        self._metrics = f"http://127.0.0.1:{metrics}"
+        self._metrics = f"http://{machine.address}:{metrics}"
         self._arguments = arguments
+        self._prefix = machine.prefix
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, cluster: str = "") -> None:
@@ -48,17 +53,21 @@ class Etcd:
             "--data-dir": str(self.folder / "data"),
             "--name": self.name,
         }
-        command = [str(binary()), *(part for option in urls.items() for part in option), *self._arguments]
+        command = [*self._prefix, str(binary()), *(part for option in urls.items() for part in option), *self._arguments]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def wait_ready(self) -> None:
         """Wait until it takes part in a cluster that has a leader."""
         deadline = time.monotonic() + _START_S
-        while b'"health":"true"' not in self._page("/health"):
+        while not self.is_ready():
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"etcd did not start: {(self.folder / 'log').read_text()[-2000:]}")
             time.sleep(0.02)
+
+    def is_ready(self) -> bool:
+        """Whether it takes part in a cluster that has a leader."""
+        return b'"health":"true"' in self._page("/health")
 
     def metric(self, name: str) -> float:
         """The value of one of its metrics."""
@@ -114,9 +123,9 @@ def running(folder: Path, arguments: Sequence[str] = (), *, tls: bool = False) -
 
 
 @contextmanager
-def running_cluster(folder: Path, size: int = 3) -> Iterator[list[Etcd]]:
-    """A cluster that runs for as long as the context."""
-    members = [Etcd(folder / f"m{number}", name=f"m{number}") for number in range(size)]
+def running_cluster(folder: Path, machines: Sequence[Machine] = (HERE, HERE, HERE)) -> Iterator[list[Etcd]]:
+    """A cluster with a member on each machine, that runs for as long as the context."""
+    members = [Etcd(folder / f"m{number}", name=f"m{number}", machine=machine) for number, machine in enumerate(machines)]
     cluster = ",".join(f"{member.name}={member.peer}" for member in members)
     with ExitStack() as stack:
         for member in members:
