@@ -46,7 +46,7 @@ Snapshot = tuple[Family, ...]
 
 
 class Value:
-    """A counter or gauge with its labels bound."""
+    """A counter or gauge with its labels bound. What counts on every request may add to `value` itself: that saves the call, 0.06 us."""
 
     __slots__ = ("value",)
 

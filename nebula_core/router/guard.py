@@ -40,7 +40,8 @@ class Charge:
         """The engine answered, whatever its status."""
         if not self.ended:
             self._end()
-            self.candidate.trust()
+            if self.candidate.down_until:
+                self.candidate.trust()
             self._router.note("finished", self.candidate, self.request_id)
 
     def fail(self, kind: Failure) -> None:

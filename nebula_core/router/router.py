@@ -61,7 +61,7 @@ class Router:
             candidate, status = self._select(self._fallback, request, candidates), "fallback"
         if candidate is None:
             candidate, status = min(candidates, key=_load), "no_strategy"
-        self._routed.labels(model.model_uid, status).inc()
+        self._routed.labels(model.model_uid, status).value += 1
         return Charge(self, candidate, request.request_id, request.prefix_blocks)
 
     def note(self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:

@@ -30,7 +30,7 @@ _TO_BRACKET = re.compile(rb'[^"{}\[\]]*+(?:' + _STRING + rb'[^"{}\[\]]*+)*+([{}\
 
 def model_name(content_type: bytes, body: bytes) -> str:
     """The model that a request asks for. Raises `Refused` with what is wrong with the body."""
-    if multipart.is_form(content_type):
+    if content_type != b"application/json" and multipart.is_form(content_type):
         return multipart.model_name(content_type, body)
     try:
         name = _decode(body).model

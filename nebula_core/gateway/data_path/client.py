@@ -193,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._held_back:
             self._serve()
-        else:
+        elif self._reader.request is not None:
             self._invite_body()
 
     # --- ending

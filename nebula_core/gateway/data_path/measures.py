@@ -88,7 +88,7 @@ class Measures:
         series = self._statuses.get(status)
         if series is None:
             series = self._statuses[status] = self.requests.labels(str(status))
-        series.inc()
+        series.value += 1
 
     def record(self, outcome: Outcome) -> None:
         """A request that named a known model has ended."""
@@ -104,6 +104,6 @@ class Measures:
         if outcome.streamed and (token_s := outcome.token_s) is not None:
             series.token.observe(token_s)
         if outcome.prompt_tokens is not None:
-            series.prompt.inc(outcome.prompt_tokens)
+            series.prompt.value += outcome.prompt_tokens
         if outcome.completion_tokens is not None:
-            (series.completion_estimated if outcome.estimated else series.completion).inc(outcome.completion_tokens)
+            (series.completion_estimated if outcome.estimated else series.completion).value += outcome.completion_tokens

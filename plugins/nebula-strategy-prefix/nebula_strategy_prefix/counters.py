@@ -35,12 +35,12 @@ class Counters:
 
     def decided(self, reason: str, total: int, uncached: int) -> None:
         """A choice was made."""
-        self._decisions.labels(reason).inc()
-        self._prompt.inc(total)
-        self._cached.inc(total - uncached)
+        self._decisions.labels(reason).value += 1
+        self._prompt.value += total
+        self._cached.value += total - uncached
 
     def answered(self, predicted_s: float, actual_s: float) -> None:
         """A request of which this worker chose the replica has its first token."""
-        self._predicted.inc(predicted_s)
-        self._actual.inc(actual_s)
+        self._predicted.value += predicted_s
+        self._actual.value += actual_s
         self._ratio.observe(max(actual_s, SHORTEST_S) / max(predicted_s, SHORTEST_S))

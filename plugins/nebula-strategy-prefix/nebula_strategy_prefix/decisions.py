@@ -75,10 +75,8 @@ class Decisions:
 
     def __init__(self, most: int) -> None:
         self._last: deque[Decision] = deque(maxlen=most)
-
-    def add(self, decision: Decision) -> None:
+        self.add = self._last.append
         """Keep one, and forget the oldest."""
-        self._last.append(decision)
 
     def explain(self, request_id: str) -> list[Explanation]:
         """All choices that were made for a request, the first one first: a retry is a choice of its own."""

@@ -73,9 +73,9 @@ class PrefixIndex:
                 return depth
         return len(hashes)
 
-    def holds(self, slot: int, hashes: Sequence[int]) -> bool:
-        """Whether a replica holds a whole chain; a look at its end is enough."""
-        return not hashes or hashes[-1] in self._caches[slot].blocks
+    def holds(self, slot: int, block: int) -> bool:
+        """Whether a replica holds a block."""
+        return block in self._caches[slot].blocks
 
     def touch(self, slot: int, hashes: Sequence[int], sizes: Sequence[int], budget: int, most: int, depth: int = 0) -> None:
         """A replica uses these blocks: they are its newest, and it keeps at most `budget` bytes in at most `most` blocks.

@@ -89,12 +89,10 @@ class Replica:
         self._first_token_share = 0.5
         self._take_over()
 
-    def knows(self, request_id: str) -> bool:
-        """It has this request."""
-        return request_id in self._waiting or request_id in self._decoding
-
-    def charge(self, request_id: str, blocks: PrefixBlocks, depth: int, work: int, now: float) -> Waiting:
-        """A request was sent to it, which holds `depth` of its blocks and has to compute `work` bytes."""
+    def charge(self, request_id: str, blocks: PrefixBlocks, depth: int, work: int, now: float) -> Waiting | None:
+        """A request was sent to it, which holds `depth` of its blocks and has to compute `work` bytes; `None` if that was known."""
+        if request_id in self._waiting or request_id in self._decoding:
+            return None
         service_s = self.base_s + work * self.per_byte_s
         predicted_s = max(self.free_at - now, self.behind_s) + service_s
         timed = blocks.streamed or not self._streams

@@ -92,27 +92,36 @@ class Prefix(Strategy):
 
     def _charged(self, event: RouteEvent, blocks: PrefixBlocks) -> None:
         fleet = self._fleets.get(event.model_uid) or self._new_fleet(event.model_uid)
-        replica = fleet.replica(event.replica_id, event.incarnation)
-        if replica.incarnation != event.incarnation or replica.knows(event.request_id):
-            return
         picked, self._picked = self._picked, None
-        here = picked is not None and picked.request_id == event.request_id and picked.replica is replica
+        here = picked is not None and picked.request_id == event.request_id and picked.replica.replica_id == event.replica_id
         if picked is None or not here:
-            depth = fleet.index.depth(replica.slot, blocks.hashes)
-            picked = Picked(event.request_id, replica, depth, blocks.total - sum(blocks.sizes[:depth]), self._clock())
+            picked = self._heard(fleet, event, blocks)
+        replica = picked.replica
+        if replica.incarnation != event.incarnation:
+            return
         waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.at)
+        if waiting is None:
+            return
         waiting.chosen_here = here
-        self._touch(fleet, replica, blocks, picked.depth)
+        if blocks.hashes:
+            self._touch(fleet, replica, blocks, picked.depth)
         fleet.demand.arrived(waiting.service_s, len(fleet.replicas), picked.at)
+
+    def _heard(self, fleet: Fleet, event: RouteEvent, blocks: PrefixBlocks) -> Picked:
+        """Another worker's choice, as this one would know it."""
+        replica = fleet.replica(event.replica_id, event.incarnation)
+        depth = fleet.index.depth(replica.slot, blocks.hashes)
+        return Picked(event.request_id, replica, depth, blocks.total - sum(blocks.sizes[:depth]), self._clock())
 
     def _first_token(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
         now = self._clock()
         waiting = replica.first_token(request_id, now)
         if waiting is None:
             return
-        if not fleet.index.holds(replica.slot, waiting.blocks.hashes):  # a sibling failed, and was taken back with what they share
-            self._touch(fleet, replica, waiting.blocks)
-        if waiting.chosen_here and waiting.blocks.streamed:
+        blocks = waiting.blocks
+        if blocks.hashes and not fleet.index.holds(replica.slot, blocks.hashes[-1]):  # a failed sibling was taken back with what they share
+            self._touch(fleet, replica, blocks)
+        if waiting.chosen_here and blocks.streamed:
             self._counters.answered(waiting.predicted_s, now - waiting.since)
 
     def _ended(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
@@ -126,8 +135,7 @@ class Prefix(Strategy):
             del self._fleets[event.model_uid]
 
     def _touch(self, fleet: Fleet, replica: Replica, blocks: PrefixBlocks, depth: int = 0) -> None:
-        if blocks.hashes:
-            fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget, self._max_blocks, depth)
+        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget, self._max_blocks, depth)
 
     def _new_fleet(self, model_uid: str) -> Fleet:
         fleet = self._fleets[model_uid] = Fleet(self._settings)
@@ -156,7 +164,10 @@ def _key(blocks: PrefixBlocks, known: int) -> int:
 
 def _depth(found: Sequence[tuple[int, int]], slot: int) -> int:
     """How many leading blocks a slot holds."""
-    return next(depth for depth, mask in found if mask >> slot & 1)
+    for depth, mask in found:
+        if mask >> slot & 1:
+            return depth
+    return 0
 
 
 def _reason(depth: int, deepest: int) -> str:
