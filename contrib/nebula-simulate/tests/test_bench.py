@@ -1,0 +1,41 @@
+"""`make bench-routing` on a trace of its size's opposite: what it writes, that it goes on where it was, and what it lacks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parent.parent / "bench" / "routing.py"
+
+
+def bench(*arguments):
+    return subprocess.run([sys.executable, BENCH, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_it_writes_tables_and_targets_and_computes_nothing_twice(tmp_path):
+    folder = tmp_path / "mooncake"
+    folder.mkdir()
+    rows = [
+        {"timestamp": 900 * n, "input_length": 4096, "output_length": 5, "hash_ids": [n % 5, *range(10 * n, 10 * n + 7)]} for n in range(40)
+    ]
+    (folder / "conversation_trace.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = ["--traces", tmp_path, "--out", tmp_path / "out", "--quick", "--only", "mooncake-fcfs-8"]
+
+    first = bench(*run)
+    assert first.returncode == 0, first.stderr
+    assert "mooncake-fcfs-8: 44 simulations" in first.stderr
+    assert (tmp_path / "out" / "routing.md").read_text().strip() == first.stdout.strip()
+    for said in ("| **prefix** |", "at most 1.02 × the best rival's", "at most 1.05 × the oracle's", "at most 0.21 × round robin's P99"):
+        assert said in first.stdout
+    assert "not computed yet" in first.stdout
+
+    again = bench(*run)
+    assert again.stdout == first.stdout
+    assert "simulations" not in again.stderr
+
+
+def test_it_tells_where_traces_are_to_be_had(tmp_path):
+    done = bench("--traces", tmp_path, "--out", tmp_path / "out", "--quick")
+    assert done.returncode == 1
+    assert "there is no mooncake/conversation_trace.jsonl in" in done.stderr
+    assert "https://github.com/kvcache-ai/Mooncake" in done.stderr
