@@ -147,8 +147,8 @@ class GatewayControl:
             self._logger.warning("the store does not answer and no earlier run left a routing table here: clients wait until it does")
             return
         self._logger.warning(
-            "the store does not answer: serving the %d models of the routing table in %s (revision %d) until it does",
-            *(len(table.models), self._settings.data_dir, table.revision),
+            "the store does not answer: serving by the last routing table, of revision %d with %d models, until it does",
+            *(table.revision, len(table.models)),
         )
         self._hub.publish_table({model.model_uid: model for model in table.models}, table.revision)
 

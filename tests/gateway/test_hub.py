@@ -137,6 +137,19 @@ async def test_each_worker_hears_of_the_others_charges_and_of_lost_replicas(hub,
     await until(lambda: not +hub.in_flight())
 
 
+async def test_several_workers_are_asked_for_what_strategies_learn_and_a_single_one_is_not(stack, tmp_path):
+    for workers, asked in ((2, True), (1, False)):
+        path = tmp_path / f"{workers}.sock"
+        hub = await stack.enter_async_context(WorkerHub(path, "now", b"{}", 3.0, logging.getLogger("test"), workers=workers))
+        hub.publish_table(TABLE, 7)
+        with short_name(path) as name:
+            worker = FakeWorker(*await asyncio.open_unix_connection(name))
+        stack.callback(worker.writer.close)
+        worker.tell(link.Hello(pid=1, slot=0, generation="now"))
+        assert await worker.next() == link.Welcome(b"{}")
+        assert (await worker.next() == link.ShareEvents(True)) is asked
+
+
 async def test_counts_survive_a_worker_once_and_gauges_do_not(hub, connect, until):
     worker = await connect(pid=1)
     worker.tell(counted(100))

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from nebula_core.background import background
 from nebula_core.gateway import link, peer_link
@@ -22,6 +23,8 @@ from nebula_core.gateway.peers import Peer, Peers, to_dial
 from nebula_core.gateway.sockets import short_name
 from nebula_core.interfaces import Delete, Put
 from nebula_core.router.candidate import Lost, ModelRoute, Route, RouteEvent
+from nebula_core.router.prefix import PrefixBlocks
+from nebula_core.settings import GatewaySettings
 from nebula_core.store import codec, keys
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.mirror import following
@@ -302,6 +305,38 @@ async def test_who_listens_without_the_key_learns_nothing(start, store, stack, u
     await store.transact([Put(keys.gateway("b"), codec.encode(gateway("b", f"127.0.0.1:{port}")))])
     await until(lambda: len(heard) == 2)
     assert heard[1] == b""
+
+
+async def test_a_gateway_that_does_not_read_is_cut_off_and_dialled_again(start, store, stack, until):
+    key, connections, done = b"k" * 32, [], asyncio.Event()
+
+    async def listen(reader, writer):
+        connections.append(await peer_link.admit(reader, writer, key))
+        await done.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    stack.callback(server.close)
+    stack.callback(done.set)
+    a = await start("a")
+    await store.transact(
+        [Put(keys.gateway("b"), codec.encode(gateway("b", "127.0.0.1:%d" % server.sockets[0].getsockname()[1], key.hex())))]
+    )
+    await a.hears(link.ShareEvents)
+    long = PrefixBlocks(tuple(range(2**63, 2**63 + 200)), (65536,) * 200, 13_107_200)
+    events = tuple(msgspec.structs.replace(event(number), prefix_blocks=long) for number in range(1000))
+    async with asyncio.timeout(20):
+        while len(connections) < 2:
+            link.write(a.writer, link.Events(events))
+            await a.writer.drain()
+            await asyncio.sleep(0.01)
+    assert connections[:2] == ["a", "a"]
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "[::]"])
+def test_an_address_that_nobody_can_dial_is_refused(host):
+    with pytest.raises(ValidationError, match="name one of this machine's own"):
+        GatewaySettings(peers_host=host)
 
 
 async def test_what_a_newer_gateway_says_is_passed_over(start, speak_to):
