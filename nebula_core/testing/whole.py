@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from nebula_core.testing.ports import PortRange
+
+if TYPE_CHECKING:
+    from nebula_core.testing.machines import Machine
 
 NEBULA = [str(Path(sys.executable).with_name("nebula"))]
 START_S = 90.0
@@ -22,10 +25,18 @@ START_S = 90.0
 
 
 class Nebula:
-    """`nebula up` with settings of its own; `python_path` is a folder with plugins that are not installed."""
+    """`nebula up` with settings of its own; `python_path` is a folder with plugins that are not installed.
 
-    def __init__(self, folder: Path, tables: str = "", workers: int = 1, python_path: Path | None = None) -> None:
+    On a `machine` it runs there, listens at that machine's address with all its ports, and is called like its folder.
+    """
+
+    def __init__(
+        self, folder: Path, tables: str = "", workers: int = 1, python_path: Path | None = None, machine: Machine | None = None
+    ) -> None:
         self.folder = folder
+        self._command = [*(machine.prefix if machine else ()), *NEBULA]
+        self.host = machine.address if machine else "127.0.0.1"
+        name = folder.name if machine else ""
         self._environment = environment() if python_path is None else {**environment(), "PYTHONPATH": str(python_path)}
         self._ports = PortRange(24)
         self.port, self.admin_port, self.engine_port, *_ = ports = self._ports.ports
@@ -36,21 +47,22 @@ class Nebula:
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.settings.write_text(
-            f'data_dir = "{self.data_dir}"\n[gateway]\nport = {self.port}\nworkers = {workers}\ndrain_s = 30\n'
-            f"[admin]\nport = {self.admin_port}\n[node]\nheartbeat_s = 0.5\n"
+            f'data_dir = "{self.data_dir}"\n[gateway]\nhost = "{self.host}"\npeers_host = "{self.host}"\nport = {self.port}\n'
+            f'workers = {workers}\ndrain_s = 30\n[admin]\nhost = "{self.host}"\nport = {self.admin_port}\n'
+            f'[node]\nname = "{name}"\naddress = "{self.host}"\nheartbeat_s = 0.5\n'
             f"engine_ports = [{self.engine_port}, {ports[-1]}]\n{tables}"
         )
 
     @property
     def url(self) -> str:
         """Base URL of the public port."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self, *options: str, wait: bool = True, role: str = "up") -> Nebula:
         """Run `nebula up`, or one role alone, and wait until all that was declared is ready."""
         self._said = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
-            command = [*NEBULA, role, "--settings", str(self.settings), *options]
+            command = [*self._command, role, "--settings", str(self.settings), *options]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment)
         if wait:
             eventually(self.is_up, START_S, lambda: f"nebula {role} is not ready:\n{self.log.read_text()}")
@@ -66,7 +78,7 @@ class Nebula:
 
     def cli(self, *words: str, check: bool = True, settings: bool = True) -> subprocess.CompletedProcess[str]:
         """Run another command of `nebula`, with the same settings if it takes any."""
-        command = [*NEBULA, *words, *(["--settings", str(self.settings)] if settings else [])]
+        command = [*self._command, *words, *(["--settings", str(self.settings)] if settings else [])]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=self._environment, check=False)
         assert not check or done.returncode == 0, f"{words} ended with {done.returncode}: {done.stderr}"
         return done
