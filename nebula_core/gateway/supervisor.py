@@ -69,4 +69,5 @@ class Supervisor:
             *("--slot", str(slot), "--generation", self._generation),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=[listener.fileno()],
+            start_new_session=True,  # a Ctrl-C is for us, also while the worker still loads and cannot ignore it
         )

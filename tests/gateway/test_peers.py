@@ -319,9 +319,8 @@ async def test_a_gateway_that_does_not_read_is_cut_off_and_dialled_again(start, 
     stack.callback(server.close)
     stack.callback(done.set)
     a = await start("a")
-    await store.transact(
-        [Put(keys.gateway("b"), codec.encode(gateway("b", "127.0.0.1:%d" % server.sockets[0].getsockname()[1], key.hex())))]
-    )
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await store.transact([Put(keys.gateway("b"), codec.encode(gateway("b", address, key.hex())))])
     await a.hears(link.ShareEvents)
     long = PrefixBlocks(tuple(range(2**63, 2**63 + 200)), (65536,) * 200, 13_107_200)
     events = tuple(msgspec.structs.replace(event(number), prefix_blocks=long) for number in range(1000))
