@@ -40,9 +40,14 @@ async def stored(store, model_uid="m"):
 
 
 def test_a_table_becomes_a_request_and_the_engines_keys_go_to_the_engine():
-    made = request("Qwen/Qwen3-8B", aliases=["qwen"], replicas=2, context=4096, stop=["a", "b"])
+    made = request("Qwen/Qwen3-8B", aliases=["qwen"], replicas=2, first_byte_timeout_s=30, context=4096, stop=["a", "b"])
     assert made == ModelRequest(
-        model_uid="Qwen/Qwen3-8B", engine="fake", aliases=("qwen",), replicas=2, engine_args={"context": 4096, "stop": ["a", "b"]}
+        model_uid="Qwen/Qwen3-8B",
+        engine="fake",
+        aliases=("qwen",),
+        replicas=2,
+        first_byte_timeout_s=30,
+        engine_args={"context": 4096, "stop": ["a", "b"]},
     )
 
 
@@ -57,6 +62,8 @@ def test_a_table_becomes_a_request_and_the_engines_keys_go_to_the_engine():
         ({"replicas": 1, "min_replicas": 2}, r"replicas \(1\) must lie between min_replicas \(2\) and max_replicas \(unlimited\)"),
         ({"min_replicas": 3, "max_replicas": 2}, r"min_replicas \(3\) is above max_replicas \(2\)"),
         ({"max_replicas": 99_999}, "max_replicas must lie between 0 and 10000"),
+        ({"first_byte_timeout_s": 0}, "first_byte_timeout_s: Input should be greater than 0"),
+        ({"first_byte_timeout_s": float("inf")}, "first_byte_timeout_s: Input should be a finite number"),
         ({"aliases": ["m"]}, "aliases names a name twice, or the model_uid itself"),
         ({"aliases": [""]}, "aliases: '' is no name"),
         ({"model_uid": " m"}, "no space around"),

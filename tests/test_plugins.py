@@ -168,6 +168,29 @@ def test_an_unknown_provider_says_who_asked_and_what_is_installed(write: Write) 
     assert "pip install nebula-strategy-prefix-cache" in str(caught.value)
 
 
+RETRY = """
+from nebula_core import Provider, hookimpl
+
+@hookimpl
+def nebula_register_retries():
+    return [Provider(name="NAME", build=lambda context, settings: None)]
+"""
+
+
+def test_a_choice_that_is_left_open_falls_on_the_only_one_installed(write: Write) -> None:
+    assert plugins.load(found=[]).choice("retry", "", "[gateway] retry") is None
+    loaded = plugins.load(found=[write("retry_one", RETRY)])
+    assert loaded.choice("retry", "", "[gateway] retry") == loaded.choice("retry", "NAME", "[gateway] retry") == "NAME"
+
+
+def test_a_choice_that_is_wrong_or_must_be_made_says_what_is_installed(write: Write) -> None:
+    loaded = plugins.load(found=[write(name, RETRY.replace("NAME", name)) for name in ("one", "two")])
+    with pytest.raises(PluginError, match=r"\[gateway\] retry is empty and several are installed \(one, two\): name the one to use"):
+        loaded.choice("retry", "", "[gateway] retry")
+    with pytest.raises(PluginError, match=r'asks for the retry "three", which is not installed \(installed: one, two\)'):
+        loaded.choice("retry", "three", "[gateway] retry")
+
+
 def test_a_misspelt_key_in_a_plugins_table_is_shown_with_its_neighbours(write: Write) -> None:
     loaded = plugins.load(found=[write("strategy_first", STRATEGY)])
     with pytest.raises(SettingsError, match=r'\[strategy_first\] has no key "wieght" \(its keys: name, weight\)'):
