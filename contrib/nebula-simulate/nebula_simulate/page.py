@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from html import escape
 
+from nebula_simulate.bars import bars
 from nebula_simulate.chart import chart
 from nebula_simulate.results import Row
 from nebula_simulate.runs import Setup
@@ -83,8 +84,12 @@ def _summary(rows: Sequence[Row], setup: Setup) -> str:
 
 def _chart(figure: Figure, rows: Sequence[Row], names: Sequence[str], colours: dict[str, str]) -> str:
     key, title, shown = figure
-    series = {name: [(row.load, row.medians[key]) for row in rows if row.strategy == name] for name in names}
-    return f"<section><h2>{title}</h2>{chart(series, colours, shown, from_zero=shown is _per_cent)}</section>"
+    if len({row.load for row in rows}) == 1:
+        drawn = bars({row.strategy: row.medians[key] for row in rows}, colours, shown)
+    else:
+        series = {name: [(row.load, row.medians[key]) for row in rows if row.strategy == name] for name in names}
+        drawn = chart(series, colours, shown, from_zero=shown is _per_cent)
+    return f"<section><h2>{title}</h2>{drawn}</section>"
 
 
 def _table(rows: Sequence[Row]) -> str:
