@@ -16,6 +16,7 @@ A message names the setting to look at.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -63,6 +64,8 @@ _MISMATCHES = {
 }
 WRONG_LOGIN = "etcd does not accept [store_etcd] user and password"
 _LOGIN_NEEDED = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
+_PREAMBLE = re.compile(r"failed to connect to all addresses; last error: \w+: \S+: ")
+"""What gRPC puts before the reason, with the address once more."""
 _SILENT = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -101,7 +104,7 @@ def of(code: grpc.StatusCode, details: str, address: str) -> StoreError:
         return Silent(f"etcd at {address} did not answer within [store_etcd] timeout_s")
     if code in _SILENT:
         hint = "; if it speaks TLS, write https:// in [store_etcd] endpoints" if "Socket closed" in details else ""
-        return Silent(f"etcd at {address} does not answer: {details}{hint}")
+        return Silent(f"etcd at {address} does not answer: {_PREAMBLE.sub('', details)}{hint}")
     return _of_refusal(code, details, address)
 
 
