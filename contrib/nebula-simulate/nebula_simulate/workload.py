@@ -7,7 +7,7 @@ asked for: each plays sessions of the file, one after the other, and no two the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -17,6 +17,7 @@ RAMP_S = 600.0
 """Clients of a trace without times begin within this; all at once would be a burst that never was."""
 SCOPE = 1 << 32
 """Ids of a session's blocks lie below this."""
+ODD, MASK = 0xD6E8FEB86659FD93, (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,12 @@ def _prompts(session: Session, number: int, scope: int, distinct: bool) -> Itera
     for place, turn in enumerate(session.turns):
         if distinct or turn.blocks is None:
             start = number << 36 | place << 16
-            blocks = tuple(range(start, start + turn.prompt_tokens // BLOCK_TOKENS))
-        elif scope:
-            blocks = tuple([scope + block for block in turn.blocks])
+            blocks = hashed(range(start, start + turn.prompt_tokens // BLOCK_TOKENS))
         else:
-            blocks = tuple(turn.blocks)
+            blocks = hashed(turn.blocks, scope)
         yield Prompt(turn.pause_s, turn.prompt_tokens, max(1, turn.output_tokens), blocks)
+
+
+def hashed(ids: Iterable[int], scope: int = 0) -> tuple[int, ...]:
+    """Ids as hashes are: of 64 bits and without a pattern, for strategies choose by their bits. Different ids stay different."""
+    return tuple([(mixed := (scope + number) * ODD & MASK) ^ mixed >> 32 for number in ids])
