@@ -11,6 +11,8 @@ from nebula_strategy_prefix.pace import Pace
 from nebula_strategy_prefix.replica import Replica
 from nebula_strategy_prefix.settings import PrefixSettings
 
+FEW = 8
+"""With so many slots it takes longer to find out what most hold than to go through all."""
 TYPICAL_TOKENS = 1_000
 """Work of a request before any was seen."""
 
@@ -66,7 +68,7 @@ class Fleet:
     def uncached(self, found: Sequence[tuple[int, int]], blocks: PrefixBlocks) -> list[int]:
         """Bytes that each slot would have to compute, from what `PrefixIndex.match` found."""
         total, sizes = blocks.total, blocks.sizes
-        usual = found[0][0] if len(found) == 1 else max(found, key=_holders)[0]
+        usual = found[0][0] if self.index.slots <= FEW else max(found, key=_holders)[0]
         work = [total - sum(sizes[:usual])] * self.index.slots
         for depth, mask in found:
             if depth != usual:

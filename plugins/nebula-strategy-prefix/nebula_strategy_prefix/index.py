@@ -96,7 +96,10 @@ class PrefixIndex:
         while cache.used > budget or len(blocks) > most:
             block, size = blocks.popitem(last=False)
             cache.used -= size
-            self._drop(slot, block)
+            if left := holders[block] ^ bit:
+                holders[block] = left
+            else:
+                del holders[block]
 
     def forget(self, slot: int, hashes: Sequence[int]) -> None:
         """A replica does not hold these blocks."""

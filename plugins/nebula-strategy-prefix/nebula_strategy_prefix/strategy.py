@@ -135,7 +135,8 @@ class Prefix(Strategy):
             del self._fleets[event.model_uid]
 
     def _touch(self, fleet: Fleet, replica: Replica, blocks: PrefixBlocks, depth: int = 0) -> None:
-        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget, self._max_blocks, depth)
+        most = max(1, self._max_blocks // len(fleet.replicas))
+        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget, most, depth)
 
     def _new_fleet(self, model_uid: str) -> Fleet:
         fleet = self._fleets[model_uid] = Fleet(self._settings)

@@ -232,6 +232,15 @@ def test_distinct_prompts_without_end_do_not_grow_it():
     assert all(replica.in_flight == 0 and not replica._waiting and not replica._decoding for replica in fleet.replicas.values())
 
 
+def test_memory_does_not_grow_with_the_fleet():
+    for replicas in (2, 10):
+        world = World(replicas, kv_capacity_tokens=1_000_000_000, max_blocks=200)
+        for number in range(300):
+            world.answer(world.send(*range(number * 100, number * 100 + 10)), 0.3)
+        index = world.strategy._fleets["m"].index
+        assert max(len(index.cache(slot).blocks) for slot in range(replicas)) == 200 // replicas
+
+
 def test_whole_answers_do_not_pass_for_slow_prompts_where_others_are_streamed():
     world = World(1)
     world.answer(world.send(1), 0.1)
