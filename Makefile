@@ -14,12 +14,12 @@ DIST ?= dist
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup up test lint types dist pins clean FORCE
+.PHONY: help setup up test test-vllm lint types bench-store dist pins clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.setup ## Install the workspace and the small default model into .venv.
 
@@ -29,12 +29,20 @@ up: setup ## Serve: what settings.toml says, on http://127.0.0.1:8080. More opti
 test: lint types ## Check style and types, then run every test. One of them: make test ARGS="-k heals".
 	.venv/bin/pytest --numprocesses auto --maxprocesses 8 --dist loadgroup $(ARGS)
 
+VLLM_ENV ?= .venv-vllm
+test-vllm: .venv/.dev ## Run vLLM itself, for CPUs, under a whole Nebula; installs it first (3.5 GB).
+	@.venv/bin/python plugins/nebula-engine-vllm/testing/prepare.py "$(VLLM_ENV)"
+	TEST_VLLM="$(VLLM_ENV)/bin/vllm" .venv/bin/pytest -v -s plugins/nebula-engine-vllm/tests/test_real_vllm.py $(ARGS)
+
 lint: .venv/.dev ## Check style and formatting.
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 
 types: .venv/.dev ## Check types, strictly.
 	.venv/bin/mypy $(PACKAGES)
+
+bench-store: .venv/.dev ## Measure what a fleet's heartbeats cost etcd. More nodes: make bench-store ARGS="--nodes 200".
+	.venv/bin/python -m nebula_bench.store $(ARGS)
 
 dist: $(READY) ## Build one wheel per package, and the core's source archive, into dist/.
 	@rm -f "$(DIST)"/*.whl "$(DIST)"/*.tar.gz
