@@ -25,6 +25,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MAX_FILES = 1024 * 1024  # programs that close all descriptors one by one hang where the hard limit is a thousand times this
 CHUNK = 64 * 1024
+TIDY_S = 2.0
 
 
 def main() -> None:
@@ -50,6 +51,7 @@ def main() -> None:
     quiet()
     log = Log(folder, log_bytes)
     status = watch(engine, output, signals, log)
+    await_descendants(TIDY_S)
     end_descendants()
     drain(output, log)
     write_file(folder, b"exit", f"{os.waitstatus_to_exitcode(status)}\n")
@@ -136,6 +138,18 @@ def reap(engine: int) -> "int | None":
             return status
         if pid == 0:
             return None
+
+
+def await_descendants(seconds: float) -> None:
+    """Give what the engine leaves behind a moment to end by itself: Python's resource tracker removes shared memory then."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            ended, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not ended:
+            time.sleep(0.02)
 
 
 def end_descendants() -> None:
