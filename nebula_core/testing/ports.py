@@ -7,13 +7,17 @@ import socket
 
 _FIRST, _LAST = 20_000, 32_000
 """Below the ports that the kernel gives to clients (from 32768 on), so that no connection of any program takes one meanwhile."""
+_STRIDE = 32
+"""From one guard to the next, the same for ranges of all sizes, so that none reaches into another."""
 
 
 class PortRange:
     """`count` ports on loopback that no other test is given until `close`: whoever listens on the port before them has them."""
 
     def __init__(self, count: int) -> None:
-        for guard in range(_FIRST, _LAST, count + 1):
+        if count >= _STRIDE:
+            raise ValueError(f"{count} ports in a row: {_STRIDE - 1} are the most")
+        for guard in range(_FIRST, _LAST, _STRIDE):
             ports = range(guard + 1, guard + 1 + count)
             with contextlib.suppress(OSError):
                 self._guard = socket.create_server(("127.0.0.1", guard))

@@ -23,7 +23,7 @@ def etcd(tmp_path) -> Iterator[Etcd]:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    ports = PortRange(24)  # as many as a Nebula takes: only ranges of one size keep clear of each other
+    ports = PortRange(8)
     engine = subprocess.Popen(fake_launch(port=ports.ports[0]).argv, stdout=subprocess.DEVNULL)
     yield f"http://127.0.0.1:{ports.ports[0]}"
     engine.kill()

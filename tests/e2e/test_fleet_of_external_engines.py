@@ -130,7 +130,7 @@ def test_a_second_signal_does_not_wait_for_running_requests(make_fleet, number):
 
 def test_workers_know_of_each_others_requests(make_fleet):
     """Long streams through two workers land evenly on four engines, which neither could do by its own count alone."""
-    nebula, urls = make_fleet(4, workers=2, word_s=0.2)
+    nebula, urls = make_fleet(4, workers=2, word_s=0.2, keys='strategy = "least_pending"\n')
     with ThreadPoolExecutor(16) as pool:
         for sent in range(1, 17):
             pool.submit(nebula.chat, "org/m", messages=[{"role": "user", "content": "word " * 90}], stream=True)

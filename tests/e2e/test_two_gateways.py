@@ -24,7 +24,7 @@ KNOWN_S = 0.3
 
 @pytest.fixture
 def urls() -> Iterator[list[str]]:
-    ports = PortRange(24)  # as many as a Nebula takes: only ranges of one size keep clear of each other
+    ports = PortRange(8)
     engines = {port: subprocess.Popen(fake_launch(port=port, word_s=0.2).argv, stdout=subprocess.DEVNULL) for port in ports.ports[:4]}
     yield [f"http://127.0.0.1:{port}" for port in engines]
     for engine in engines.values():
