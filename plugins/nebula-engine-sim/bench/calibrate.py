@@ -223,7 +223,8 @@ async def main() -> None:
         episodes = [[Sample(**one) for one in episode] for episode in json.loads(options.read.read_text())]
     else:
         headers = {"Authorization": f"Bearer {os.environ.get('ENGINE_KEY', 'none')}"}
-        async with httpx.AsyncClient(base_url=options.url, headers=headers, trust_env=False, timeout=600) as http:
+        fresh = httpx.Limits(max_keepalive_connections=0)  # llama.cpp may close a kept connection just when it is used again
+        async with httpx.AsyncClient(base_url=options.url, headers=headers, limits=fresh, trust_env=False, timeout=600) as http:
             clock = cpu_clock(options.cpu_of) if options.cpu_of else time.perf_counter
             client = Client(http, options.model, options.seed, clock)
             episodes = await measure(client, numbers(options.sizes), options.repeats, numbers(options.at_once))
