@@ -47,8 +47,6 @@ WORDS = (
     "part ",
 )
 SUFFIX_WORDS = 30
-TOGETHER_S = 0.005
-"""Reading a request takes an engine a few milliseconds: those sent within this time are simulated as if they began together."""
 COSTS = ("step_s", "prefill_token_s", "prefill_pair_s", "decode_sequence_s", "decode_context_s")
 
 
@@ -159,14 +157,14 @@ def _solve(equations: Sequence[tuple[list[float], float]], chosen: Sequence[int]
     return factors
 
 
-def simulate(episode: Sequence[Sample], engine: StepEngine) -> list[float]:
-    """Seconds to each request's first token, when they are sent as they were."""
+def simulate(episode: Sequence[Sample], engine: StepEngine, together_s: float) -> list[float]:
+    """Seconds to each request's first token, when they are sent as they were, but for those within `together_s` of the first."""
     first: dict[str, float] = {}
     ids = [str(place) for place in range(len(episode))]
     begins = episode[0].sent
     for name, one in zip(ids, episode, strict=True):
-        after = one.sent - begins if one.sent - begins > TOGETHER_S else 0.0
-        if after:
+        after = one.sent - begins if one.sent - begins > together_s else 0.0
+        if after or not together_s:
             _note(first, engine.advance(after))
         engine.submit(Job(name, _blocks(one, episode, engine.block_size), one.prompt, one.output), after)
     while (at := engine.next_at()) is not None:
@@ -196,7 +194,7 @@ def report(episodes: Sequence[Sequence[Sample]], options: argparse.Namespace, co
             max_sequences=options.sequences,
             cost=cost,
         )
-        rows += zip(episode, simulate(episode, engine), strict=True)
+        rows += zip(episode, simulate(episode, engine, options.together), strict=True)
     print(f"{'group':12} {'n':>4} {'measured':>9} {'simulated':>9} {'bias':>7} {'error p50':>9} {'p90':>7} {'noise p50':>9}")
     for group in [*dict.fromkeys(one.group for one, _ in rows), "all"]:
         chosen = [(one, simulated) for one, simulated in rows if group in (one.group, "all")]
@@ -264,6 +262,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--block", type=int, default=16, help="tokens of a KV block; llama.cpp has 1")
     parser.add_argument("--kv-tokens", type=int, default=100_000, help="tokens that its KV cache holds")
     parser.add_argument("--cpu-of", type=int, metavar="PID", help="take this process's CPU time for time")
+    parser.add_argument("--together", type=float, default=0.0, metavar="S", help="requests sent within S seconds begin in one step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="keep what was measured in this file")
     parser.add_argument("--read", type=Path, help="measure nothing: fit and report what lies in this file")
