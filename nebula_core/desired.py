@@ -26,6 +26,7 @@ logger = logging.getLogger("nebula")
 
 MAX_REPLICAS = 10_000
 MAX_NAME = 256
+GIB = 2**30
 ATTEMPTS = 5
 """How often a write is decided anew before it is given up."""
 CONFLICT = "others keep changing the same models; nothing was written, try again"
@@ -62,6 +63,9 @@ def to_request(model: ModelSettings, engines: Mapping[str, Engine]) -> ModelRequ
         min_replicas=model.min_replicas,
         max_replicas=model.max_replicas,
         gpus_per_replica=model.gpus_per_replica,
+        gpu_memory_bytes=None if model.gpu_memory_gib is None else int(model.gpu_memory_gib * GIB),
+        node_labels=model.node_labels,
+        max_per_node=model.max_per_node,
         strategy=model.strategy,
         first_byte_timeout_s=model.first_byte_timeout_s,
         engine_args=engine_args,
@@ -86,7 +90,7 @@ def within_bounds(replicas: int, least: int | None, most: int | None) -> int:
 def check(request: ModelRequest, engines: Mapping[str, Engine]) -> None:
     """Raise `InvalidModelRequest` if the numbers contradict each other, or the engine is missing or does not accept its keys."""
     where = f'the model "{request.model_uid}"'
-    _check_numbers(request)
+    check_numbers(request)
     engine = engines.get(request.engine)
     if engine is None:
         installed = ", ".join(sorted(engines)) or "none"
@@ -258,7 +262,9 @@ def _check_names(model_uid: str, aliases: Sequence[str]) -> None:
         raise InvalidModelRequest(f'the model "{model_uid}": aliases names a name twice, or the model_uid itself')
 
 
-def _check_numbers(request: ModelRequest) -> None:
+def check_numbers(request: ModelRequest) -> None:
+    """Raise `InvalidModelRequest` if numbers are out of range or contradict each other."""
+    _check_needs(request)
     least, most = request.min_replicas, request.max_replicas
     for key, number in (("replicas", request.replicas), ("min_replicas", least), ("max_replicas", most)):
         if number is not None and not 0 <= number <= MAX_REPLICAS:
@@ -268,3 +274,15 @@ def _check_numbers(request: ModelRequest) -> None:
             f'the model "{request.model_uid}": replicas ({request.replicas}) must lie between '
             f"min_replicas ({least or 0}) and max_replicas ({'unlimited' if most is None else most})"
         )
+
+
+def _check_needs(request: ModelRequest) -> None:
+    where, memory, most = f'the model "{request.model_uid}"', request.gpu_memory_bytes, request.max_per_node
+    if request.gpus_per_replica < 0:
+        raise InvalidModelRequest(f"{where}: gpus_per_replica must be 0 or more, got {request.gpus_per_replica}")
+    if memory is not None and memory <= 0:
+        raise InvalidModelRequest(f"{where}: gpu_memory_bytes must be above 0, got {memory}; leave it out if it is not known")
+    if memory is not None and request.gpus_per_replica == 0:
+        raise InvalidModelRequest(f"{where}: gpu_memory_gib says what each GPU must have, and gpus_per_replica is 0; set that, too")
+    if most is not None and most < 1:
+        raise InvalidModelRequest(f"{where}: max_per_node must be 1 or more, got {most}; leave it out for any number")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from nebula_core.app import App
-    from nebula_core.interfaces import Devices, Engine, Exporter, Probe, Retry, Runtime, Scraper, Store, Strategy
+    from nebula_core.interfaces import Devices, Engine, Exporter, Placement, Probe, Retry, Runtime, Scraper, Store, Strategy
     from nebula_core.provider import Provider
     from nebula_core.roles import Role
 
@@ -58,6 +58,11 @@ def nebula_register_devices() -> list[Provider[Devices]]:  # type: ignore[empty-
 @hookspec
 def nebula_register_exporters() -> list[Provider[Exporter]]:  # type: ignore[empty-body]
     """Return metrics exporters; the admin port serves the page of each. Built in every control process."""
+
+
+@hookspec
+def nebula_register_placements() -> list[Provider[Placement]]:  # type: ignore[empty-body]
+    """Return placement policies; `[scheduler] placement` chooses one. Built in schedulers."""
 
 
 @hookspec

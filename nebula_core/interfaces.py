@@ -224,6 +224,56 @@ class Devices(ABC):
         return {}
 
 
+# --- placement ----------------------------------------------------------------------------------------------------------------
+
+
+class FreeGpu(msgspec.Struct, frozen=True):
+    """A GPU that a replica may be given."""
+
+    index: int
+    name: str = ""
+    memory_total_bytes: int | None = None
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that a replica fits on."""
+
+    node_id: str
+    labels: Mapping[str, str] = {}
+    free_gpus: tuple[FreeGpu, ...] = ()
+    """Those with the memory it needs that no other replica holds, by index; at least as many as it needs."""
+    gpus: int = 0
+    """All GPUs of the node, those in use included."""
+    cpus: int | None = None
+    """Logical processors of the node."""
+    replicas: int = 0
+    """Replicas of all models on it."""
+    siblings: int = 0
+    """Those of them that are of this model."""
+
+
+class Spot(msgspec.Struct, frozen=True):
+    """A node and the GPUs on it that a replica gets."""
+
+    node_id: str
+    gpu_indexes: tuple[int, ...] = ()
+
+
+class Placement(ABC):
+    """Chooses among the places that a replica fits on. Pure: the same values in, the same answer out, for standby schedulers, too.
+
+    What a replica needs (engine, labels, GPUs and their memory, `max_per_node`) is seen to before; so is that no GPU is given twice.
+    """
+
+    @abstractmethod
+    def choose(self, spec: ReplicaSpec, places: Sequence[Place], siblings: Sequence[Mapping[str, str]]) -> Spot | None:
+        """A node of `places` and as many of its free GPUs as `spec.gpus`; `None`: it shall wait.
+
+        `places` are never empty, and by node_id; of nodes that are alike in all but their name, only the first is among them.
+        `siblings` are the labels of the nodes that this model's other replicas are on, one for each replica.
+        """
+
+
 # --- metrics ------------------------------------------------------------------------------------------------------------------
 
 

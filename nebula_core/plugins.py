@@ -37,6 +37,7 @@ KINDS: Mapping[str, str] = {
     "scraper": "nebula_register_scrapers",
     "devices": "nebula_register_devices",
     "exporter": "nebula_register_exporters",
+    "placement": "nebula_register_placements",
     "store": "nebula_register_stores",
 }
 """Kind of provider → the hook that registers it."""
@@ -91,14 +92,16 @@ class Plugins:
             )
         return found
 
-    def choice(self, kind: str, name: str, asked_by: str) -> str | None:
-        """The provider that a setting means: the one it names, else the only one installed; `None` if there is none.
+    def choice(self, kind: str, name: str, asked_by: str, preferred: str = "") -> str | None:
+        """The provider that a setting means: the one it names, else `preferred`, else the only one installed; `None` if there is none.
 
-        Raises `PluginError` if the named one is not installed, or if none is named and there are several.
+        Raises `PluginError` if the named one is not installed, or if none is named and there are several without the preferred one.
         """
         if name:
             return self.offer(kind, name, asked_by).provider.name
         names = self.names(kind)
+        if preferred in names:
+            return preferred
         if len(names) > 1:
             raise PluginError(f"{asked_by} is empty and several are installed ({', '.join(names)}): name the one to use")
         return names[0] if names else None

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dynaconf import Dynaconf
 from dynaconf.vendor.box.exceptions import BoxError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PREFIX = "NEBULA"
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
+"""A label of a node, or its value: letters, digits, and `.`, `_`, `/`, `-` between them; 63 at most."""
 SEARCH: tuple[Path, ...] = (Path("settings.toml"), Path("~/.config/nebula/settings.toml"), Path("/etc/nebula/settings.toml"))
 """Where settings are looked for if no file is named: the first that exists is taken; none is fine."""
 
@@ -103,6 +105,8 @@ class NodeSettings(Table):
     """Unique name of this node in the fleet; empty: the host name at its first start, kept in `data_dir/node.name`."""
     address: str = "127.0.0.1"
     """Address at which gateways reach this node's engines; they listen there."""
+    labels: dict[Label, Label] = {}
+    """What models choose nodes by with `node_labels`, such as a zone."""
     runtime: str = "process"
     devices: tuple[str, ...] = ()
     """What reads this machine's GPUs; empty: all that are installed."""
@@ -123,6 +127,10 @@ class SchedulerSettings(Table):
 
     reconcile_s: float = Field(30.0, gt=0)
     """Longest time between two passes; every relevant change causes one at once."""
+    placement: str = ""
+    """Policy that chooses a replica's place; empty: binpack, or the one that is installed."""
+    gpu_memory_margin: float = Field(0.1, ge=0, le=10)
+    """Share that is added to the GPU memory a model's last run took, where its request declares none."""
 
 
 class PluginsSettings(Table):
@@ -150,6 +158,9 @@ class ModelSettings(BaseModel):
     min_replicas: int | None = Field(None, ge=0)
     max_replicas: int | None = Field(None, ge=0)
     gpus_per_replica: int = Field(0, ge=0)
+    gpu_memory_gib: float | None = Field(None, gt=0, le=1_000_000, allow_inf_nan=False)
+    node_labels: dict[Label, Label] = {}
+    max_per_node: int | None = Field(None, ge=1)
     strategy: str | None = None
     first_byte_timeout_s: float | None = Field(None, gt=0, allow_inf_nan=False)
 

@@ -40,6 +40,12 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     min_replicas: int | None = None
     max_replicas: int | None = None
     gpus_per_replica: int = 0
+    gpu_memory_bytes: int | None = None
+    """Free memory that each of a replica's GPUs must have; `None`: as its last run took, or any if it never ran."""
+    node_labels: dict[str, str] = {}
+    """Labels that a replica's node must bear."""
+    max_per_node: int | None = None
+    """So many replicas of this model may be on one node, those that are ending included; `None`: any number."""
     strategy: str | None = None
     """Routing strategy for this model; `None` takes `[router] strategy`."""
     first_byte_timeout_s: float | None = None
@@ -89,6 +95,16 @@ class PlacementPlan(Value, frozen=True, kw_only=True):
     assignments: tuple[Assignment, ...] = ()
 
 
+class GpuMemoryPeak(Value, frozen=True, kw_only=True):
+    """The most memory that any GPU of a model's replicas was seen to have in use, since they were last changed."""
+
+    spec: str
+    """Digest of the spec that ran: another one has another need."""
+    used_bytes: int
+    total_bytes: int
+    """Memory of that GPU."""
+
+
 class ModelStatus(Value, frozen=True, kw_only=True):
     """The scheduler's last decisions about a model and why (`/status/{model}`)."""
 
@@ -97,6 +113,8 @@ class ModelStatus(Value, frozen=True, kw_only=True):
     placed: int = 0
     reasons: tuple[str, ...] = ()
     """Why replicas are missing, in words for an operator; empty when all are placed."""
+    gpu_memory_peak: GpuMemoryPeak | None = None
+    """What placement goes by where the request declares no `gpu_memory_bytes`; `None`: nothing was learned yet."""
 
 
 class GpuProcess(Value, frozen=True, kw_only=True):
@@ -149,6 +167,8 @@ class NodeStatus(Value, frozen=True, kw_only=True):
     version: str = ""
     engines: tuple[str, ...] = ()
     """Engine providers installed there."""
+    labels: dict[str, str] = {}
+    """What model requests choose it by, such as a zone."""
     machine: MachineStatus = MachineStatus()
     gpus: tuple[GpuStatus, ...] = ()
     replicas: tuple[str, ...] = ()
