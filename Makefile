@@ -14,7 +14,7 @@ DIST ?= dist
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup up test test-vllm lint types bench-store dist pins clean FORCE
+.PHONY: help setup up test test-vllm lint types bench-routing bench-store dist pins clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -40,6 +40,9 @@ lint: .venv/.dev ## Check style and formatting.
 
 types: .venv/.dev ## Check types, strictly.
 	.venv/bin/mypy $(PACKAGES)
+
+bench-routing: setup ## Replay public traces through every strategy: make bench-routing ARGS="--traces DIR --out DIR --quick".
+	.venv/bin/python contrib/nebula-simulate/bench/routing.py $(ARGS)
 
 bench-store: .venv/.dev ## Measure what a fleet's heartbeats cost etcd. More nodes: make bench-store ARGS="--nodes 200".
 	.venv/bin/python -m nebula_bench.store $(ARGS)
