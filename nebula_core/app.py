@@ -12,13 +12,15 @@ import httpx
 from nebula_core import plugins as plugin_loader
 from nebula_core.background import background
 from nebula_core.identity import named
-from nebula_core.interfaces import Devices, Engine, Exporter, Probe, Runtime, Scraper, Store
+from nebula_core.interfaces import Devices, Engine, Exporter, Placement, Probe, Runtime, Scraper, Store
 from nebula_core.metrics import Metrics
 from nebula_core.plugins import Build, Plugins
 from nebula_core.settings import Settings
 from nebula_core.store.mirror import Mirror
 
 logger = logging.getLogger("nebula")
+
+PLACEMENT, DEFAULT_PLACEMENT = "[scheduler] placement", "binpack"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class App:
         names = self.settings.node.devices or self.plugins.names("devices")
         return {name: self.build("devices", name, "[node] devices") for name in names}
 
+    def placement(self) -> Placement | None:
+        """The policy that chooses places for replicas; `None` where none is installed."""
+        name = self.plugins.choice("placement", self.settings.scheduler.placement, PLACEMENT, DEFAULT_PLACEMENT)
+        return None if name is None else self.build("placement", name, PLACEMENT)
+
     def exporters(self) -> dict[str, Exporter]:
         """Every metrics exporter that is installed, by name."""
         return {name: self.build("exporter", name, "the admin port") for name in self.plugins.names("exporter")}
@@ -65,6 +72,7 @@ def load_plugins(settings: Settings) -> Plugins:
     plugins.offer("strategy", settings.router.strategy, "[router] strategy")
     plugins.offer("strategy", settings.router.fallback, "[router] fallback")
     plugins.choice("retry", settings.gateway.retry, "[gateway] retry")
+    plugins.choice("placement", settings.scheduler.placement, PLACEMENT, DEFAULT_PLACEMENT)
     plugins.offer("store", settings.store.use, "[store] use")
     plugins.offer("runtime", settings.node.runtime, "[node] runtime")
     for name in settings.node.devices:

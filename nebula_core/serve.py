@@ -220,7 +220,8 @@ async def _serving(gateway: GatewayControl) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _scheduler(app: App) -> AsyncIterator[None]:
-    loop = SchedulerLoop(app.store, app.mirror, app.engines, app.settings, logging.getLogger("nebula.scheduler"), time.monotonic)
+    logger = logging.getLogger("nebula.scheduler")
+    loop = SchedulerLoop(app.store, app.mirror, app.engines, app.settings, logger, time.monotonic, app.placement())
     async with background(loop.run()):
         yield
 

@@ -86,6 +86,7 @@ class NodeDaemon:
             boot_id=_boot_id(),
             version=version,
             engines=tuple(sorted(engines)),
+            labels=settings.node.labels,
         )
         self._reporter = Reporter(
             store, self._status, settings.store.lease_s, settings.node.heartbeat_s, logger, self._values, self._forget_what_is_gone

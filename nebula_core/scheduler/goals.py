@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from nebula_core import desired
 from nebula_core.errors import InvalidModelRequest
 from nebula_core.interfaces import Engine
-from nebula_core.scheduler.world import Goal, Observed, Refusal
+from nebula_core.scheduler.world import Goal, Needs, Observed, Refusal, Wanted
 from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import ModelRequest, PlacementPlan, Value
@@ -41,7 +42,8 @@ class Goals:
             installed = ", ".join(sorted(self._engines)) or "none"
             return Refusal(request.replicas, f'the engine "{request.engine}" is not installed at the scheduler (installed: {installed})')
         try:
-            return engine.specs(request)
+            desired.check_numbers(request)
+            return Wanted(engine.specs(request), _needs(request))
         except InvalidModelRequest as error:
             return Refusal(request.replicas, str(error))
         except Exception as error:
@@ -53,3 +55,7 @@ class Goals:
         """The key of this model that is there but not to be read: a request that a newer Nebula wrote is not a deleted one."""
         kinds: tuple[tuple[str, type[Value]], ...] = ((keys.model_request(uid), ModelRequest), (keys.placement(uid), PlacementPlan))
         return next((key for key, type_ in kinds if self._mirror.entry(key) and self._mirror.get(key, type_) is None), "")
+
+
+def _needs(request: ModelRequest) -> Needs:
+    return Needs(gpu_memory_bytes=request.gpu_memory_bytes, node_labels=request.node_labels, max_per_node=request.max_per_node)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from nebula_core.errors import Compacted, LeaseLost, StoreUnavailable
-from nebula_core.interfaces import Delete, Engine, Put, Store, Unchanged, Write
+from nebula_core.interfaces import Delete, Engine, Placement, Put, Store, Unchanged, Write
 from nebula_core.scheduler import election
+from nebula_core.scheduler.careful import Careful
 from nebula_core.scheduler.goals import Goals
-from nebula_core.scheduler.reconcile import reconcile
+from nebula_core.scheduler.reconcile import Rules, reconcile
 from nebula_core.scheduler.world import Decisions, Memory, Observed
 from nebula_core.settings import Settings
 from nebula_core.store import codec, keys
@@ -29,7 +30,10 @@ RETRY_S = 1.0
 
 
 class SchedulerLoop:
-    """Turns model requests into plans for as long as it runs and leads. `clock` gives monotonic seconds."""
+    """Turns model requests into plans for as long as it runs and leads.
+
+    `clock` gives monotonic seconds; `placement` chooses places, the first that fits if it is `None`.
+    """
 
     def __init__(
         self,
@@ -39,10 +43,14 @@ class SchedulerLoop:
         settings: Settings,
         logger: logging.Logger,
         clock: Callable[[], float],
+        placement: Placement | None = None,
     ) -> None:
         self._store, self._mirror, self._logger, self._clock = store, mirror, logger, clock
         self._lease_s = settings.store.lease_s
         self._reconcile_s = settings.scheduler.reconcile_s
+        self._rules = Rules(
+            placement=Careful(placement, logger) if placement else None, gpu_memory_margin=settings.scheduler.gpu_memory_margin
+        )
         self._goals = Goals(mirror, engines, logger)
         self._changes = mirror.subscribe()
 
@@ -91,7 +99,7 @@ class SchedulerLoop:
 
     def _decide(self, memory: Memory) -> Decisions:
         observed = _observe(self._mirror)
-        return reconcile(self._goals.now(observed), observed, memory, self._clock())
+        return reconcile(self._goals.now(observed), observed, memory, self._clock(), self._rules)
 
     async def _write(self, decisions: Decisions, leader_revision: int) -> bool:
         """Write model by model; False if somebody else wrote meanwhile. A copy that lags behind is such a case, and soon mended."""

@@ -8,25 +8,39 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from math import inf
 
+from nebula_core.interfaces import Placement
+from nebula_core.scheduler.learning import learned, peak
 from nebula_core.scheduler.room import Room
 from nebula_core.scheduler.settle import Settled, settle
-from nebula_core.scheduler.world import Decisions, Goal, Memory, Observed, Refusal, Replica, draining
+from nebula_core.scheduler.world import Decisions, Goal, Memory, Observed, Refusal, Replica, Wanted, draining
 from nebula_core.types import DRAIN, RUN, Assignment, EndpointInfo, ModelStatus, PlacementPlan, ReplicaSpec
 
 SILENCE_S = 5.0
 """How long a draining replica without an endpoint is kept: its node may be about to start it, from the plan before."""
 
 
-def reconcile(desired: Mapping[str, Goal], observed: Observed, memory: Memory, now: float) -> Decisions:
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What an operator has chosen for all models."""
+
+    placement: Placement | None = None
+    """Chooses among the places that fit; `None`: the first one."""
+    gpu_memory_margin: float = 0.1
+    """Share that is added to the GPU memory which a model's last run took."""
+
+
+def reconcile(desired: Mapping[str, Goal], observed: Observed, memory: Memory, now: float, rules: Rules = Rules()) -> Decisions:
     """Decide all plans and statuses. `now` is in monotonic seconds; what need not change is left out of the result."""
     kept = _kept(desired, observed, memory, now)
-    room = Room(observed.nodes, chain.from_iterable(kept.values()))
-    settled = {uid: _settle(desired.get(uid, ()), kept[uid], observed, room) for uid in kept}
+    room = Room(observed.nodes, chain.from_iterable(kept.values()), rules.placement)
+    goals = {uid: _with_needs(desired.get(uid, Wanted()), observed.statuses.get(uid), rules) for uid in kept}
+    settled = {uid: _settle(goals[uid], kept[uid], observed, room) for uid in kept}
     plans = {uid: _plan(uid, settled[uid].assignments, observed.plans.get(uid), uid in desired) for uid in kept}
-    statuses = {uid: _status(uid, desired.get(uid, ()), settled[uid], room) if uid in desired or plans[uid] else None for uid in kept}
+    statuses = {uid: _status(uid, goals[uid], settled[uid], observed, room) if uid in desired or plans[uid] else None for uid in kept}
     return Decisions(
         plans={uid: plan for uid, plan in plans.items() if plan != observed.plans.get(uid)},
         statuses={uid: status for uid, status in statuses.items() if status != observed.statuses.get(uid)},
@@ -71,6 +85,12 @@ def _stray(endpoint: EndpointInfo) -> Assignment:
     )
 
 
+def _with_needs(goal: Goal, status: ModelStatus | None, rules: Rules) -> Goal:
+    if isinstance(goal, Refusal) or status is None or status.gpu_memory_peak is None:
+        return goal
+    return replace(goal, needs=learned(goal, status.gpu_memory_peak, rules.gpu_memory_margin))
+
+
 def _settle(goal: Goal, assignments: Sequence[Assignment], observed: Observed, room: Room) -> Settled:
     return Settled(tuple(assignments)) if isinstance(goal, Refusal) else settle(goal, assignments, observed, room)
 
@@ -84,14 +104,29 @@ def _plan(uid: str, assignments: tuple[Assignment, ...], old: PlacementPlan | No
     return PlacementPlan(model_uid=uid, plan_version=old.plan_version + 1 if old else 1, assignments=assignments)
 
 
-def _status(uid: str, goal: Goal, settled: Settled, room: Room) -> ModelStatus:
+def _status(uid: str, goal: Goal, settled: Settled, observed: Observed, room: Room) -> ModelStatus:
     """What to say about a model, once all models have taken their room."""
+    old = observed.statuses.get(uid)
+    known = old.gpu_memory_peak if old else None
     if isinstance(goal, Refusal):
         placed = sum(each.wanted == RUN for each in settled.assignments)
-        return ModelStatus(model_uid=uid, wanted=goal.wanted, placed=placed, reasons=(goal.reason,))
-    counted = Counter(room.shortage(spec) for spec in settled.unplaced)
-    reasons = tuple(f"{number} of {len(goal)} replicas cannot be placed: {why}" for why, number in counted.items())
-    return ModelStatus(model_uid=uid, wanted=len(goal), placed=len(goal) - len(settled.unplaced), reasons=reasons)
+        return ModelStatus(model_uid=uid, wanted=goal.wanted, placed=placed, reasons=(goal.reason,), gpu_memory_peak=known)
+    number = len(goal.specs)
+    return ModelStatus(
+        model_uid=uid,
+        wanted=number,
+        placed=number - len(settled.unplaced),
+        reasons=tuple(f"{count} of {number} replicas cannot be placed: {why}" for why, count in _shortages(goal, settled, room).items()),
+        gpu_memory_peak=peak(goal, settled.assignments, observed, known),
+    )
+
+
+def _shortages(goal: Wanted, settled: Settled, room: Room) -> Counter[str]:
+    """Why replicas fit nowhere, and how many each; equal ones that stand together are looked at once."""
+    counted: Counter[str] = Counter()
+    for spec, equal in groupby(settled.unplaced):
+        counted[room.shortage(spec, goal.needs)] += sum(1 for _ in equal)
+    return counted
 
 
 def _remember(plans: Mapping[str, PlacementPlan], observed: Observed, memory: Memory, now: float) -> Memory:

@@ -1,90 +1,105 @@
-"""Where a replica fits: the nodes that are up, with the GPUs and replicas that plans have given away already."""
+"""Where replicas fit: the nodes that are up, with the GPUs and replicas that plans have given away already."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from heapq import heapreplace
+from functools import cached_property
+from heapq import heappop, heappush
 
+from nebula_core.interfaces import Placement, Spot
+from nebula_core.scheduler.first_fit import FirstFit
+from nebula_core.scheduler.node_room import NodeRoom
+from nebula_core.scheduler.shortage import explain
+from nebula_core.scheduler.world import Needs
 from nebula_core.types import Assignment, NodeStatus, ReplicaSpec
 
-
-@dataclass(frozen=True)
-class Spot:
-    """A node and the GPUs on it that a replica gets."""
-
-    node_id: str
-    gpu_indexes: tuple[int, ...] = ()
+Kind = tuple[object, ...]
 
 
 class Room:
-    """What is left on each node. A GPU is taken as long as any assignment of any plan holds it, a draining one included."""
+    """What is left on each node. Most passes place nothing: nothing is counted before it is asked for."""
 
-    def __init__(self, nodes: Mapping[str, NodeStatus], assignments: Iterable[Assignment]) -> None:
-        self._nodes = [nodes[name] for name in sorted(nodes)]
-        self._free = {name: sorted(gpu.index for gpu in node.gpus) for name, node in nodes.items()}
-        self._replicas: Counter[str] = Counter()
-        self._known_offers: dict[str, list[NodeStatus]] = {}
-        self._emptiest_first: dict[str, list[tuple[int, str]]] = {}
-        for assignment in assignments:
-            self._occupy(Spot(assignment.node_id, assignment.gpu_indexes))
+    def __init__(self, nodes: Mapping[str, NodeStatus], assignments: Iterable[Assignment], placement: Placement | None = None) -> None:
+        self._statuses, self._assignments = nodes, list(assignments)
+        self.placement = placement or FirstFit()
+        self._numbers: dict[Kind, int] = {}
 
-    def take(self, spec: ReplicaSpec) -> Spot | None:
-        """Find a spot for `spec` and occupy it: first fit by GPUs, or the node with the fewest replicas if it needs none."""
-        nodes = self._offering(spec.engine)
-        spot = self._with_gpus(spec.gpus, nodes) if spec.gpus else self._emptiest(spec.engine, nodes)
-        if spot is not None:
-            self._occupy(spot)
-        return spot
+    def search(self, spec: ReplicaSpec, needs: Needs, staying: Iterable[Assignment]) -> Search:
+        """A search of places for replicas of this spec, whose model has the assignments `staying` beside them."""
+        return Search(self, spec, needs, [assignment.node_id for assignment in staying])
 
-    def shortage(self, spec: ReplicaSpec) -> str:
+    def shortage(self, spec: ReplicaSpec, needs: Needs) -> str:
         """Why `spec` fits nowhere, in words for an operator."""
-        nodes = self._offering(spec.engine)
-        return self._too_few_gpus(spec.gpus, nodes) if nodes else self._nobody_offers(spec.engine)
+        return explain(spec, needs, list(self.nodes.values()))
 
-    def victims(self, spec: ReplicaSpec, may_go: Sequence[Assignment]) -> list[Assignment]:
+    def victims(self, spec: ReplicaSpec, needs: Needs, may_go: Sequence[Assignment]) -> list[Assignment]:
         """The assignments, all of one node and the first of `may_go`, whose end would make room for `spec`; empty if none would."""
-        for node in self._offering(spec.engine):
-            free, chosen = len(self._free[node.node_id]), []
+        for name in sorted({assignment.node_id for assignment in may_go} & self.nodes.keys()):
+            room, chosen = self.nodes[name], []
             for assignment in may_go:
-                if free < spec.gpus and assignment.node_id == node.node_id and assignment.gpu_indexes:
-                    free += len(assignment.gpu_indexes)
+                if assignment.node_id == name and _would_help(assignment, spec, needs):
                     chosen.append(assignment)
-            if chosen and free >= spec.gpus:
-                return chosen
+                    if room.without(chosen).obstacle(spec, needs) is None:
+                        return chosen
         return []
 
-    def _occupy(self, spot: Spot) -> None:
-        self._replicas[spot.node_id] += 1
-        free = self._free.get(spot.node_id, [])
-        self._free[spot.node_id] = [index for index in free if index not in spot.gpu_indexes]
+    @cached_property
+    def nodes(self) -> dict[str, NodeRoom]:
+        """By name, in order."""
+        on_node: defaultdict[str, list[Assignment]] = defaultdict(list)
+        for assignment in self._assignments:
+            on_node[assignment.node_id].append(assignment)
+        return {name: NodeRoom.of(self._statuses[name], on_node[name]) for name in sorted(self._statuses)}
 
-    def _offering(self, engine: str) -> list[NodeStatus]:
-        if engine not in self._known_offers:
-            self._known_offers[engine] = [node for node in self._nodes if engine in node.engines]
-        return self._known_offers[engine]
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """The kind of each node as a number, which is hashed faster than what it stands for."""
+        return {name: self._number(room) for name, room in self.nodes.items()}
 
-    def _with_gpus(self, count: int, nodes: Sequence[NodeStatus]) -> Spot | None:
-        fitting = (node.node_id for node in nodes if len(self._free[node.node_id]) >= count)
-        found = next(fitting, None)
-        return None if found is None else Spot(found, tuple(self._free[found][:count]))
+    def occupy(self, spec: ReplicaSpec, spot: Spot) -> None:
+        """A replica of this spec goes there."""
+        room = self.nodes[spot.node_id]
+        room.occupy(spec.model_uid, spot)
+        self.kinds[spot.node_id] = self._number(room)
 
-    def _emptiest(self, engine: str, nodes: Sequence[NodeStatus]) -> Spot | None:
-        """From a heap by replicas and name, put right where it lags behind: counts only grow."""
-        if engine not in self._emptiest_first:
-            self._emptiest_first[engine] = sorted((self._replicas[node.node_id], node.node_id) for node in nodes)
-        heap = self._emptiest_first[engine]
-        while heap and heap[0][0] != self._replicas[heap[0][1]]:
-            heapreplace(heap, (self._replicas[heap[0][1]], heap[0][1]))
-        return Spot(heap[0][1]) if heap else None
+    def _number(self, room: NodeRoom) -> int:
+        return self._numbers.setdefault(room.kind(), len(self._numbers))
 
-    def _nobody_offers(self, engine: str) -> str:
-        if not self._nodes:
-            return "no node is up"
-        offered = ", ".join(sorted({name for node in self._nodes for name in node.engines})) or "none"
-        return f'no node offers the engine "{engine}"; nodes offer: {offered}'
 
-    def _too_few_gpus(self, count: int, nodes: Sequence[NodeStatus]) -> str:
-        best = max(nodes, key=lambda node: len(self._free[node.node_id])).node_id
-        return f"needs {count} GPU{'s' if count > 1 else ''}; the best node, {best}, has {len(self._free[best])} free"
+def _would_help(assignment: Assignment, spec: ReplicaSpec, needs: Needs) -> bool:
+    return needs.max_per_node is not None or bool(spec.gpus and assignment.gpu_indexes)
+
+
+class Search:
+    """Places for equal replicas of a model, one after another. Nodes that are alike are looked at once, in the shape of the first."""
+
+    def __init__(self, room: Room, spec: ReplicaSpec, needs: Needs, siblings: Sequence[str]) -> None:
+        self._room, self._spec, self._needs = room, spec, needs
+        self._siblings: defaultdict[str, int] = defaultdict(int)
+        for name in siblings:
+            self._siblings[name] += 1
+        self._labels = [room.nodes[name].status.labels if name in room.nodes else {} for name in siblings]
+        self._alike: defaultdict[Kind, list[str]] = defaultdict(list)
+        """Heaps of names."""
+        for name in room.nodes:  # in order, and so each list is a heap
+            self._offer(name)
+
+    def take(self) -> Spot | None:
+        """Have the placement policy choose a spot, and occupy it; `None`: there is none, or it would have none of them."""
+        firsts = {names[0]: kind for kind, names in self._alike.items() if names}
+        places = [self._room.nodes[name].place(self._needs, self._siblings.get(name, 0)) for name in sorted(firsts)]
+        spot = self._room.placement.choose(self._spec, places, self._labels) if places else None
+        if spot is not None:
+            heappop(self._alike[firsts[spot.node_id]])
+            self._room.occupy(self._spec, spot)
+            self._siblings[spot.node_id] += 1
+            self._labels.append(self._room.nodes[spot.node_id].status.labels)
+            self._offer(spot.node_id)
+        return spot
+
+    def _offer(self, name: str) -> None:
+        room = self._room.nodes[name]
+        if room.obstacle(self._spec, self._needs) is None:
+            fitting = () if self._needs.gpu_memory_bytes is None else room.fitting(self._needs.gpu_memory_bytes)
+            heappush(self._alike[self._room.kinds[name], self._siblings.get(name, 0), fitting], name)

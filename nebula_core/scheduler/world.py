@@ -19,7 +19,30 @@ class Refusal:
     reason: str
 
 
-Goal = tuple[ReplicaSpec, ...] | Refusal
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a model's replicas need of their place, beside the engine and the GPUs that their spec names.
+
+    They are no part of the spec: what still has what it needs need not start anew when they change.
+    """
+
+    gpu_memory_bytes: int | None = None
+    """Free memory of each GPU; `None`: any."""
+    is_learned: bool = False
+    """Whether that is what an earlier run took, and not what the request declares."""
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    max_per_node: int | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The replicas that a model request comes to."""
+
+    specs: tuple[ReplicaSpec, ...] = ()
+    needs: Needs = field(default_factory=Needs)
+
+
+Goal = Wanted | Refusal
 """What a model request comes to. A model without a goal is being unloaded."""
 
 

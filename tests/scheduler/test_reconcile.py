@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nebula_core.scheduler.reconcile import SILENCE_S, reconcile
-from nebula_core.scheduler.world import Goal, Memory, Observed, Refusal
+from nebula_core.scheduler.world import Goal, Memory, Observed, Refusal, Wanted
 from nebula_core.types import DRAIN, READY, RUN, STARTING, UNHEALTHY, Assignment, EndpointInfo, GpuStatus, NodeStatus, ReplicaSpec
 
 
@@ -30,6 +30,10 @@ def answer(assignment: Assignment, state: str) -> EndpointInfo:
     )  # fmt: skip
 
 
+def as_goals(desired: dict[str, Goal | tuple[ReplicaSpec, ...]]) -> dict[str, Goal]:
+    return {uid: Wanted(goal) if isinstance(goal, tuple) else goal for uid, goal in desired.items()}
+
+
 class Fleet:
     """A store, a scheduler and nodes that do what plans say, one step at a time."""
 
@@ -39,9 +43,9 @@ class Fleet:
         self.memory = Memory()
         self.now = 0.0
 
-    def decide(self, desired: dict[str, Goal]):
+    def decide(self, desired: dict[str, Goal | tuple[ReplicaSpec, ...]]):
         observed = Observed(plans=self.plans, statuses=self.statuses, nodes=self.nodes, endpoints=self.endpoints)
-        decisions = reconcile(desired, observed, self.memory, self.now)
+        decisions = reconcile(as_goals(desired), observed, self.memory, self.now)
         self.memory = decisions.memory
         self.plans = {uid: plan for uid, plan in {**self.plans, **decisions.plans}.items() if plan}
         self.statuses = {uid: status for uid, status in {**self.statuses, **decisions.statuses}.items() if status}
@@ -93,7 +97,7 @@ def test_what_does_not_fit_is_explained():
     [
         ((), "no node is up"),
         ((node("a", engines=("external", "sim")),), 'no node offers the engine "llamacpp"; nodes offer: external, sim'),
-        ((node("a"),), "needs 1 GPU; the best node, a, has 0 free"),
+        ((node("a"),), "needs 1 GPU; the best node, a, has 0 free; no node reports a GPU"),
     ],
 )
 def test_a_replica_that_fits_nowhere_says_why(nodes, reason):
@@ -329,7 +333,7 @@ def test_the_order_in_which_things_are_listed_does_not_matter(nodes, history):
     fleet, lost = Fleet(*nodes), {}
     for desired, happened in history:
         play(fleet, desired, happened, lost)
-    desired = history[-1][0]
+    desired = as_goals(history[-1][0])
     observed = Observed(plans=fleet.plans, statuses=fleet.statuses, nodes=fleet.nodes, endpoints=fleet.endpoints)
     reverse = Observed(**{name: dict(reversed(getattr(observed, name).items())) for name in ("plans", "statuses", "nodes", "endpoints")})
     turned = reconcile(dict(reversed(desired.items())), reverse, fleet.memory, fleet.now)
