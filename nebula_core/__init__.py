@@ -40,12 +40,17 @@ from nebula_core.interfaces import (
     Health,
     Launch,
     Listing,
+    Needs,
     Place,
     Placement,
     Probe,
+    Proposal,
     Put,
+    ReplicaSignals,
     Retry,
     Runtime,
+    ScalingPolicy,
+    ScalingSignals,
     Scraper,
     Spot,
     Store,
@@ -59,6 +64,7 @@ from nebula_core.provider import Context, PluginSettings, Provider
 from nebula_core.router.candidate import Candidate, Pick, Route, RouteEvent, RouteRequest
 from nebula_core.router.prefix import PrefixBlocks
 from nebula_core.types import EndpointStats, GpuProcess, GpuStatus, ModelRequest, ReplicaSpec
+from nebula_core.windows import Window
 
 __all__ = [
     "Attach",
@@ -96,6 +102,7 @@ __all__ = [
     "MetricsReader",
     "ModelRequest",
     "NebulaError",
+    "Needs",
     "Pick",
     "Place",
     "Placement",
@@ -103,8 +110,10 @@ __all__ = [
     "PluginSettings",
     "PrefixBlocks",
     "Probe",
+    "Proposal",
     "Provider",
     "Put",
+    "ReplicaSignals",
     "ReplicaSpec",
     "Retry",
     "Route",
@@ -112,6 +121,8 @@ __all__ = [
     "RouteRequest",
     "Runtime",
     "Sample",
+    "ScalingPolicy",
+    "ScalingSignals",
     "ScrapeError",
     "Scraper",
     "SettingsError",
@@ -122,6 +133,7 @@ __all__ = [
     "StoreUnavailable",
     "Strategy",
     "Unchanged",
+    "Window",
     "Write",
     "as_count",
     "as_ratio",

@@ -62,6 +62,8 @@ def to_request(model: ModelSettings, engines: Mapping[str, Engine]) -> ModelRequ
         replicas=model.replicas if "replicas" in model.model_fields_set else within_bounds(1, model.min_replicas, model.max_replicas),
         min_replicas=model.min_replicas,
         max_replicas=model.max_replicas,
+        scaler=model.scaler,
+        first_token_target_s=model.first_token_target_s,
         gpus_per_replica=model.gpus_per_replica,
         gpu_memory_bytes=None if model.gpu_memory_gib is None else int(model.gpu_memory_gib * GIB),
         node_labels=model.node_labels,

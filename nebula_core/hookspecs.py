@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from nebula_core.app import App
-    from nebula_core.interfaces import Devices, Engine, Exporter, Placement, Probe, Retry, Runtime, Scraper, Store, Strategy
+    from nebula_core.interfaces import Devices, Engine, Exporter, Placement, Probe, Retry, Runtime, ScalingPolicy, Scraper, Store, Strategy
     from nebula_core.provider import Provider
     from nebula_core.roles import Role
 
@@ -63,6 +63,11 @@ def nebula_register_exporters() -> list[Provider[Exporter]]:  # type: ignore[emp
 @hookspec
 def nebula_register_placements() -> list[Provider[Placement]]:  # type: ignore[empty-body]
     """Return placement policies; `[scheduler] placement` chooses one. Built in schedulers."""
+
+
+@hookspec
+def nebula_register_scalers() -> list[Provider[ScalingPolicy]]:  # type: ignore[empty-body]
+    """Return scaling policies; `[scheduler] scaler` or a model's chooses one. Built in schedulers."""
 
 
 @hookspec

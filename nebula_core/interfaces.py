@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -227,6 +227,20 @@ class Devices(ABC):
 # --- placement ----------------------------------------------------------------------------------------------------------------
 
 
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's replicas need of their place, beside the engine and the GPUs that their spec names.
+
+    They are no part of the spec: a replica that still has what it needs is not started anew when they change.
+    """
+
+    gpu_memory_bytes: int | None = None
+    """Free memory of each GPU; `None`: nobody knows."""
+    is_learned: bool = False
+    """Whether that is what an earlier run took, and not what the request declares."""
+    node_labels: Mapping[str, str] = {}
+    max_per_node: int | None = None
+
+
 class FreeGpu(msgspec.Struct, frozen=True):
     """A GPU that a replica may be given."""
 
@@ -251,12 +265,31 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     siblings: int = 0
     """Those of them that are of this model."""
 
+    @property
+    def load(self) -> float:
+        """Replicas per processor: what replicas without GPUs go by, of whose needs nothing else is known."""
+        return self.replicas / (self.cpus or 1)
+
+    def alike(self, count: int) -> tuple[FreeGpu, ...]:
+        """So many of its free GPUs that differ as little as can be in memory, for one engine on all of them; the smallest such."""
+        by_size = sorted(self.free_gpus, key=lambda gpu: (gpu.memory_total_bytes or 0, gpu.name, gpu.index))
+        groups = [tuple(by_size[first : first + count]) for first in range(len(by_size) - count + 1)]
+        return min(groups, key=lambda group: (_sizes_apart(group), group[0].memory_total_bytes or 0)) if count else ()
+
+    def spot(self, count: int) -> Spot:
+        """This node with those GPUs."""
+        return Spot(self.node_id, tuple(sorted(gpu.index for gpu in self.alike(count))))
+
 
 class Spot(msgspec.Struct, frozen=True):
     """A node and the GPUs on it that a replica gets."""
 
     node_id: str
     gpu_indexes: tuple[int, ...] = ()
+
+
+def _sizes_apart(gpus: Sequence[FreeGpu]) -> int:
+    return (gpus[-1].memory_total_bytes or 0) - (gpus[0].memory_total_bytes or 0)
 
 
 class Placement(ABC):
@@ -266,11 +299,77 @@ class Placement(ABC):
     """
 
     @abstractmethod
-    def choose(self, spec: ReplicaSpec, places: Sequence[Place], siblings: Sequence[Mapping[str, str]]) -> Spot | None:
+    def choose(self, spec: ReplicaSpec, needs: Needs, places: Sequence[Place], siblings: Sequence[Mapping[str, str]]) -> Spot | None:
         """A node of `places` and as many of its free GPUs as `spec.gpus`; `None`: it shall wait.
 
         `places` are never empty, and by node_id; of nodes that are alike in all but their name, only the first is among them.
         `siblings` are the labels of the nodes that this model's other replicas are on, one for each replica.
+        """
+
+
+# --- scaling ------------------------------------------------------------------------------------------------------------------
+
+
+class ReplicaSignals(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica that is to run, as the scheduler sees it; those that end are not among them."""
+
+    replica_id: str
+    ready: bool = False
+    """Whether it serves, on a node that is up."""
+    starting_s: float | None = None
+    """For how long it has been starting; `None`: it is not, or has been for so long that it is not to be counted on."""
+    stats: EndpointStats | None = None
+    """What its engine says; `None`: not known."""
+
+
+class ScalingSignals(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scaling policy goes by. What is not known is `None`, never 0; numbers that cannot be are not known either."""
+
+    model_uid: str
+    wanted: int
+    """How many replicas there are to be now."""
+    replicas: tuple[ReplicaSignals, ...] = ()
+    in_flight: float | None = None
+    """Requests of this model in flight or waiting, at all gateways."""
+    waiting: float | None = None
+    """Those of them that are held because no replica can take them."""
+    arrivals_per_s: float | None = None
+    """Requests that come, over the last half minute or so, at all gateways."""
+    first_token_s: float | None = None
+    """Time to the first token that 99 of 100 requests stayed below lately, at the gateway where it was longest."""
+    first_token_target_s: float | None = None
+    """What the model request says that time shall be; `None`: nothing."""
+    boot_s: float | None = None
+    """Time that a replica takes until it is ready, as learned."""
+    since_change_s: float | None = None
+    """Time since `wanted` last changed; `None`: it never did."""
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas a policy would have."""
+
+    replicas: int | None
+    """`None`: it cannot tell, so that nothing changes."""
+    reason: str
+    """Why, in words for an operator, with the figures."""
+    inputs: dict[str, float | None] = {}
+    """The figures that it went by, by name."""
+    memory: dict[str, Any] = {}
+    """What it wants to be handed with the next signals: plain JSON, a few kilobytes at most."""
+
+
+class ScalingPolicy(ABC):
+    """Says how many replicas a model's load asks for. Pure: all that it remembers is in `memory`, which outlives the process.
+
+    The core keeps its proposals within `min_replicas` and `max_replicas`, bounded steps and cooldowns. It is asked every few seconds.
+    """
+
+    @abstractmethod
+    def propose(self, signals: ScalingSignals, memory: Mapping[str, Any], now: float) -> Proposal:
+        """`memory` is that of its last proposal for this model, as JSON gave it back; empty at first.
+
+        `now` is in seconds of a clock that never goes back and outlives changes of leader. Where a signal is unknown it must propose no
+        fewer than `signals.wanted`; replicas that are starting count as what they will be.
         """
 
 

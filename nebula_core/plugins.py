@@ -38,6 +38,7 @@ KINDS: Mapping[str, str] = {
     "devices": "nebula_register_devices",
     "exporter": "nebula_register_exporters",
     "placement": "nebula_register_placements",
+    "scaler": "nebula_register_scalers",
     "store": "nebula_register_stores",
 }
 """Kind of provider → the hook that registers it."""

@@ -131,6 +131,18 @@ class SchedulerSettings(Table):
     """Policy that chooses a replica's place; empty: binpack, or the one that is installed."""
     gpu_memory_margin: float = Field(0.1, ge=0, le=10)
     """Share that is added to the GPU memory a model's last run took, where its request declares none."""
+    scaler: str = ""
+    """Policy that scales models with `max_replicas`; empty: load, or the one that is installed."""
+    scale_s: float = Field(10.0, gt=0)
+    """How often it is asked."""
+    scale_up_step: int = Field(4, ge=1)
+    """Replicas that a model may gain at once; as many as it has, if that is more."""
+    scale_up_pause_s: float = Field(15.0, ge=0)
+    """Shortest time from one gain to the next."""
+    scale_down_step: int = Field(1, ge=1)
+    """Replicas that a model may lose at once; a quarter of what it has, if that is more."""
+    scale_down_pause_s: float = Field(60.0, ge=0)
+    """Shortest time from any change to the next loss."""
 
 
 class PluginsSettings(Table):
@@ -157,6 +169,8 @@ class ModelSettings(BaseModel):
     replicas: int = Field(1, ge=0, le=10_000)
     min_replicas: int | None = Field(None, ge=0)
     max_replicas: int | None = Field(None, ge=0)
+    scaler: str | None = Field(None, min_length=1)
+    first_token_target_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     gpus_per_replica: int = Field(0, ge=0)
     gpu_memory_gib: float | None = Field(None, gt=0, le=1_000_000, allow_inf_nan=False)
     node_labels: dict[Label, Label] = {}

@@ -37,8 +37,15 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     source: str | None = None
     """What the engine loads: a path, a bundled model's name, a hub id; the engine says which."""
     replicas: int = 1
+    """How many shall run; with `max_replicas`, how many to begin with."""
     min_replicas: int | None = None
+    """The fewest that load may leave; `None`: one."""
     max_replicas: int | None = None
+    """The most that load may ask for; `None`: load changes nothing."""
+    scaler: str | None = None
+    """Scaling policy for this model; `None` takes `[scheduler] scaler`."""
+    first_token_target_s: float | None = None
+    """Time to the first token that 99 of 100 requests are to stay below, for policies that go by it; `None`: the policy's own."""
     gpus_per_replica: int = 0
     gpu_memory_bytes: int | None = None
     """Free memory that each of a replica's GPUs must have; `None`: as its last run took, or any if it never ran."""
@@ -105,6 +112,40 @@ class GpuMemoryPeak(Value, frozen=True, kw_only=True):
     """Memory of that GPU."""
 
 
+class Scaling(Value, frozen=True, kw_only=True):
+    """How many replicas load asks for, why, and what is remembered for the next look: a new leader goes on from it.
+
+    Times are seconds of the model's own clock, which goes on for as long as a scheduler leads; clocks of hosts are not compared.
+    """
+
+    at: float = 0.0
+    """When it was last looked at."""
+    replicas: int
+    """How many there are to be."""
+    policy: str = ""
+    """Who proposes; empty: nobody, and `reason` says why."""
+    proposed: int | None = None
+    """What the policy proposed, before bounds, steps and cooldowns; `None`: it could not tell."""
+    reason: str = ""
+    """Why there are to be so many, in words for an operator."""
+    inputs: dict[str, float | None] = {}
+    """What that was decided by; `None`: not known."""
+    changed_at: float | None = None
+    """When the number last changed; `None`: never."""
+    changed_from: int | None = None
+    changed_why: str = ""
+    grown_at: float | None = None
+    """When it last grew."""
+    asked: tuple[int, int | None, int | None] | None = None
+    """`replicas`, `min_replicas` and `max_replicas` of the request that it last went by."""
+    boot_s: float | None = None
+    """Time that a replica takes from being placed to being ready, as learned; `None`: not known yet."""
+    booting: dict[str, float] = {}
+    """When each replica that is not ready yet was first seen, by replica_id and assignment_version."""
+    memory: dict[str, Any] = {}
+    """The policy's own."""
+
+
 class ModelStatus(Value, frozen=True, kw_only=True):
     """The scheduler's last decisions about a model and why (`/status/{model}`)."""
 
@@ -115,6 +156,8 @@ class ModelStatus(Value, frozen=True, kw_only=True):
     """Why replicas are missing, in words for an operator; empty when all are placed."""
     gpu_memory_peak: GpuMemoryPeak | None = None
     """What placement goes by where the request declares no `gpu_memory_bytes`; `None`: nothing was learned yet."""
+    scaling: Scaling | None = None
+    """What load asks for; `None`: the request has no bounds to scale within."""
 
 
 class GpuProcess(Value, frozen=True, kw_only=True):
@@ -216,6 +259,17 @@ class EndpointStats(Value, frozen=True, kw_only=True):
     incarnation: int = 0
 
 
+class Traffic(Value, frozen=True, kw_only=True):
+    """What one gateway has seen of a model's requests over the last half minute or so, by its own clock."""
+
+    arrivals_per_s: float | None = None
+    """Requests that came for it, those included that wait or were refused for want of a replica."""
+    waiting: int = 0
+    """Requests held now because no replica can take them."""
+    first_token_s: float | None = None
+    """Time to the first token that 99 of 100 stayed below; `None`: too few were answered to say."""
+
+
 class GatewayStatus(Value, frozen=True, kw_only=True):
     """A gateway's heartbeat (`/gateways/{gateway}`), under a lease."""
 
@@ -225,6 +279,8 @@ class GatewayStatus(Value, frozen=True, kw_only=True):
     """Store revision that all its workers route by: plans up to it are in force there."""
     demand: dict[str, int] = {}
     """Requests in flight or waiting, per model."""
+    traffic: dict[str, Traffic] | None = None
+    """Models with requests lately; what is not in it had none. `None`: not measured."""
     draining: dict[str, int] = {}
     """Requests in flight per draining replica, keyed `model_uid/replica_id`."""
     peers: str = ""

@@ -37,7 +37,7 @@ def test_every_hook_is_a_documented_plain_function(name: str) -> None:
 
 
 def test_the_hooks_fit_on_one_screen() -> None:
-    assert len(inspect.getsource(hookspecs).splitlines()) <= 90
+    assert len(inspect.getsource(hookspecs).splitlines()) <= 98
 
 
 @pytest.mark.parametrize("module", ["fastapi", "uvicorn", "httpx", "dynaconf", "typer", "rich", "uvloop"])
