@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from nebula_core import desired
 from nebula_core.errors import InvalidModelRequest
-from nebula_core.interfaces import Engine
-from nebula_core.scheduler.world import Goal, Needs, Observed, Refusal, Wanted
+from nebula_core.interfaces import Engine, Needs
+from nebula_core.scheduler.world import Goal, Observed, Refusal, Wanted
 from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import ModelRequest, PlacementPlan, Value

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nebula_core.scheduler.world import Needs, Observed, Wanted
+from msgspec.structs import replace
+
+from nebula_core.interfaces import Needs
+from nebula_core.scheduler.world import Observed, Wanted
 from nebula_core.types import RUN, Assignment, GpuMemoryPeak, GpuStatus, NodeStatus, ReplicaSpec
 
 GROWTH = 1.01
@@ -35,7 +38,7 @@ def learned(wanted: Wanted, known: GpuMemoryPeak | None, margin: float) -> Needs
     if spec is None or known is None or wanted.needs.gpu_memory_bytes is not None or known.spec != spec.version("", ()):
         return wanted.needs
     memory = int(min(known.used_bytes * (1 + margin), known.total_bytes * USABLE))
-    return Needs(gpu_memory_bytes=memory, is_learned=True, node_labels=wanted.needs.node_labels, max_per_node=wanted.needs.max_per_node)
+    return replace(wanted.needs, gpu_memory_bytes=memory, is_learned=True)
 
 
 def _only(specs: Sequence[ReplicaSpec]) -> ReplicaSpec | None:

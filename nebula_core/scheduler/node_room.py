@@ -9,8 +9,7 @@ from typing import Self
 
 from msgspec.structs import replace
 
-from nebula_core.interfaces import FreeGpu, Place, Spot
-from nebula_core.scheduler.world import Needs
+from nebula_core.interfaces import FreeGpu, Needs, Place, Spot
 from nebula_core.types import Assignment, GpuStatus, NodeStatus, ReplicaSpec
 
 

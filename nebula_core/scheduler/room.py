@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from heapq import heappop, heappush
 
-from nebula_core.interfaces import Placement, Spot
+from nebula_core.interfaces import Needs, Placement, Spot
 from nebula_core.scheduler.first_fit import FirstFit
 from nebula_core.scheduler.node_room import NodeRoom
 from nebula_core.scheduler.shortage import explain
-from nebula_core.scheduler.world import Needs
 from nebula_core.types import Assignment, NodeStatus, ReplicaSpec
 
 Kind = tuple[object, ...]
@@ -89,7 +88,7 @@ class Search:
         """Have the placement policy choose a spot, and occupy it; `None`: there is none, or it would have none of them."""
         firsts = {names[0]: kind for kind, names in self._alike.items() if names}
         places = [self._room.nodes[name].place(self._needs, self._siblings.get(name, 0)) for name in sorted(firsts)]
-        spot = self._room.placement.choose(self._spec, places, self._labels) if places else None
+        spot = self._room.placement.choose(self._spec, self._needs, places, self._labels) if places else None
         if spot is not None:
             heappop(self._alike[firsts[spot.node_id]])
             self._room.occupy(self._spec, spot)

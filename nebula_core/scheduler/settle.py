@@ -15,10 +15,10 @@ from itertools import count, groupby
 
 import msgspec
 
-from nebula_core.interfaces import Spot
+from nebula_core.interfaces import Needs, Spot
 from nebula_core.scheduler.node_room import may_stay
 from nebula_core.scheduler.room import Room
-from nebula_core.scheduler.world import Needs, Observed, Wanted
+from nebula_core.scheduler.world import Observed, Wanted
 from nebula_core.types import DRAIN, RUN, Assignment, ReplicaSpec
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from nebula_core.interfaces import Needs
 from nebula_core.scheduler.node_room import NodeRoom, Obstacle
-from nebula_core.scheduler.world import Needs
 from nebula_core.types import ReplicaSpec
 
 GIB = 2**30

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from nebula_core.interfaces import Needs
 from nebula_core.types import READY, RUN, Assignment, EndpointInfo, ModelStatus, NodeStatus, PlacementPlan, ReplicaSpec
 
 Replica = tuple[str, str]
@@ -17,21 +18,6 @@ class Refusal:
 
     wanted: int
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What a model's replicas need of their place, beside the engine and the GPUs that their spec names.
-
-    They are no part of the spec: what still has what it needs need not start anew when they change.
-    """
-
-    gpu_memory_bytes: int | None = None
-    """Free memory of each GPU; `None`: any."""
-    is_learned: bool = False
-    """Whether that is what an earlier run took, and not what the request declares."""
-    node_labels: Mapping[str, str] = field(default_factory=dict)
-    max_per_node: int | None = None
 
 
 @dataclass(frozen=True)
