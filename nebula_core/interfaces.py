@@ -23,8 +23,44 @@ if TYPE_CHECKING:
 # --- routing ------------------------------------------------------------------------------------------------------------------
 
 
+class Considered(msgspec.Struct, frozen=True):
+    """A candidate as it looked to a strategy when that decided."""
+
+    replica_id: str
+    figures: dict[str, float] = {}
+    """What it was weighed by, the deciding ones first. A name ends with its unit (`wait_s`, `cached_bytes`), or it is a plain number."""
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision of a strategy, for an operator who asks why."""
+
+    request_id: str
+    model_uid: str
+    at: float
+    """Monotonic seconds of the gateway that decided."""
+    picked: str
+    """The `replica_id` that was chosen."""
+    reason: str
+    """That of the `Pick`."""
+    why: str = ""
+    """The same in words."""
+    figures: dict[str, float] = {}
+    """What is known of the request itself, named as those of candidates."""
+    candidates: tuple[Considered, ...] = ()
+    """The best first."""
+    strategy: str = ""
+    """Name of the strategy; the router fills it in."""
+
+
 class Strategy(ABC):
     """Picks one replica for a request. Called on the request path: no I/O, no waiting, no work that grows with past traffic."""
+
+    signals: tuple[str, ...] = ()
+    """Fields of `EndpointStats` that it cannot do without: unless one of them is known, `select` returns `None`. Empty: it needs none."""
+    signals_of: Literal["every", "any"] = "every"
+    """Of which candidates: of every one the same field, or of any of them."""
+    explains: int = 0
+    """How many of its last decisions `explain` knows, in each gateway worker; 0: it explains none."""
 
     @abstractmethod
     def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick | None:
@@ -33,6 +69,13 @@ class Strategy(ABC):
     def observe(self, event: RouteEvent) -> None:
         """Learn what became of requests, this gateway's and the others': charged, first token, finished, failed, replica gone."""
         return
+
+    def explain(self, request_id: str) -> Sequence[Explanation]:
+        """Its decisions on a request, as far as it still knows them, the first one first: a retry is a decision of its own.
+
+        Called when an operator asks, in the loop that carries requests: bounded, and no longer than some milliseconds.
+        """
+        return ()
 
 
 Cause = Literal["refused", "reset", "timeout", "status", "no_candidate"]

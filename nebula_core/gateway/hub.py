@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from nebula_core.gateway.peer_link import Report
 from nebula_core.gateway.sockets import short_name
 from nebula_core.gateway.worker_link import WorkerLink
 from nebula_core.gateway.worker_metrics import WorkerMetrics
+from nebula_core.interfaces import Explanation
 from nebula_core.metrics import Snapshot
 from nebula_core.router.candidate import Lost, ModelRoute, RouteEvent
 from nebula_core.types import EndpointStats
@@ -29,6 +30,15 @@ TELL_CHARGES_S = 0.02
 """How long charges are gathered before the other workers and gateways hear of them."""
 
 _T = TypeVar("_T")
+
+
+class Explained(NamedTuple):
+    """What this gateway's workers know of a request."""
+
+    decisions: tuple[Explanation, ...]
+    """In order of time."""
+    silent: int
+    """Workers that did not answer."""
 
 
 class WorkerHub:
@@ -132,6 +142,14 @@ class WorkerHub:
         """All workers' metrics as one; what workers counted that are gone stays in."""
         return self._metrics.snapshot()
 
+    async def explain(self, request_id: str) -> Explained:
+        """Ask all workers why they sent a request where they sent it; takes as long as the slowest, up to a deadline."""
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(worker.explain(request_id)) for worker in self._own()]
+        answers = [task.result() for task in asked]
+        decisions = [decision for answer in answers for decision in answer or ()]
+        return Explained(tuple(sorted(decisions, key=lambda decision: decision.at)), answers.count(None))
+
     def routable(self) -> set[Replica]:
         """The replicas that are in the table."""
         return {(uid, route.replica_id) for uid, model in self._models.items() for route in model.routes}
@@ -226,6 +244,8 @@ class WorkerHub:
                 self._gather(self._events, events)
             case link.MetricsReport(families):
                 self._metrics.report(worker.process, families)
+            case link.Explanations():
+                worker.answered(message)
 
     def _tell_others(self, worker: WorkerLink | None, message: link.Down) -> None:
         for other in self._own():
@@ -239,6 +259,7 @@ class WorkerHub:
 
     def _part_from(self, worker: WorkerLink) -> None:
         self._workers.discard(worker)
+        worker.left()
         self._ledger.forget(worker)
         self._metrics.left(worker.process)
         self.changed.set()

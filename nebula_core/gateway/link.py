@@ -1,7 +1,7 @@
 """What the control process and a gateway worker say to each other over their Unix socket.
 
-    worker → control: Hello, Applied, Charges, Failures, Events, MetricsReport
-    control → worker: Welcome, ShareEvents, Table, Stats, ChargesElsewhere, Suspects, Events, Retire
+    worker → control: Hello, Applied, Charges, Failures, Events, MetricsReport, Explanations
+    control → worker: Welcome, ShareEvents, Table, Stats, ChargesElsewhere, Suspects, Events, Explain, Retire
 
 Frames are a 4-byte big-endian length and a MessagePack body. Charges are counts, not differences; a new
 connection begins with all of them. Replicas are named by `(model_uid, replica_id)`.
@@ -13,6 +13,7 @@ import asyncio
 
 import msgspec
 
+from nebula_core.interfaces import Explanation
 from nebula_core.metrics import Family
 from nebula_core.router.candidate import Lost, ModelRoute, RouteEvent
 from nebula_core.types import EndpointStats
@@ -58,6 +59,13 @@ class MetricsReport(msgspec.Struct, frozen=True, tag=True):
     families: tuple[Family, ...]
 
 
+class Explanations(msgspec.Struct, frozen=True, tag=True):
+    """The answer to `Explain`."""
+
+    number: int
+    decisions: tuple[Explanation, ...]
+
+
 class Welcome(msgspec.Struct, frozen=True, tag=True):
     """The control process's first frame: the settings in force, as JSON."""
 
@@ -98,6 +106,13 @@ class Suspects(msgspec.Struct, frozen=True, tag=True):
     replicas: tuple[Lost, ...]
 
 
+class Explain(msgspec.Struct, frozen=True, tag=True):
+    """An operator asks why a request went where it went; the answer bears the same number."""
+
+    number: int
+    request_id: str
+
+
 class Retire(msgspec.Struct, frozen=True, tag=True):
     """Accept nothing more, finish what runs within `drain_s` seconds, and exit."""
 
@@ -110,8 +125,8 @@ class Events(msgspec.Struct, frozen=True, tag=True):
     events: tuple[RouteEvent, ...]
 
 
-Up = Hello | Applied | Charges | Failures | Events | MetricsReport
-Down = Welcome | ShareEvents | Table | Stats | ChargesElsewhere | Suspects | Events | Retire
+Up = Hello | Applied | Charges | Failures | Events | MetricsReport | Explanations
+Down = Welcome | ShareEvents | Table | Stats | ChargesElsewhere | Suspects | Events | Explain | Retire
 
 _encoder = msgspec.msgpack.Encoder()
 _up: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)

@@ -12,6 +12,7 @@ from nebula_core.gateway import link
 from nebula_core.gateway.hub import WorkerHub
 from nebula_core.gateway.report import Reporter
 from nebula_core.gateway.sockets import short_name
+from nebula_core.interfaces import Considered, Explanation
 from nebula_core.metrics import Metrics
 from nebula_core.router.candidate import Candidate, Lost, ModelRoute, Route, RouteEvent, RouteRequest
 from nebula_core.types import EndpointStats
@@ -174,6 +175,42 @@ async def test_what_is_no_message_ends_that_connection_alone(hub, connect):
     await good.next_of(link.Stats)
     hub.publish_stats({("m", "0"): STATS})
     assert await good.next() == link.Stats((("m", "0", STATS),))
+
+
+def decision(at: float) -> Explanation:
+    candidates = (Considered("0", {"wait_s": 0.5}), Considered("1"))
+    return Explanation(request_id="r", model_uid="m", at=at, picked="0", reason="prefix_hit", candidates=candidates)
+
+
+async def test_a_question_goes_to_every_worker_and_the_answers_come_in_order_of_time(hub, connect, until):
+    workers = [await connect(slot=slot, pid=slot) for slot in range(2)]
+    left_behind = await connect(slot=2, pid=2, generation="before")
+    assert await left_behind.next() == link.Retire(3.0)
+    for worker in workers:
+        await worker.next_of(link.Welcome)
+    asking = asyncio.create_task(hub.explain("r"))
+    for worker, known in zip(workers, [(decision(2.0), decision(3.0)), (decision(1.0),)], strict=True):
+        question = await worker.next_of(link.Explain)
+        assert question.request_id == "r"
+        worker.tell(link.Explanations(question.number + 1, (decision(9.0),)))  # nobody asked that
+        worker.tell(link.Explanations(question.number, known))
+    assert await asking == ((decision(1.0), decision(2.0), decision(3.0)), 0)
+
+
+async def test_a_worker_that_is_silent_or_leaves_is_left_out(hub, connect):
+    silent, leaving = await connect(slot=0), await connect(slot=1, pid=2)
+    for worker in (silent, leaving):
+        await worker.next_of(link.Welcome)
+    asking = asyncio.create_task(hub.explain("r"))
+    await leaving.next_of(link.Explain)
+    leaving.writer.close()
+    assert await asking == ((), 2)
+    late = await silent.next_of(link.Explain)
+    silent.tell(link.Explanations(late.number, (decision(1.0),)))
+    asking = asyncio.create_task(hub.explain("r"))
+    question = await silent.next_of(link.Explain)
+    silent.tell(link.Explanations(question.number, ()))
+    assert await asking == ((), 0)
 
 
 class FakeRouter:
