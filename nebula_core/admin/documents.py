@@ -43,6 +43,10 @@ class ModelView(Document):
     ready: int
     reasons: tuple[str, ...] = ()
     """Why replicas are missing, in words."""
+    strategy: str = ""
+    """Routing strategy: its own, or that of the answering process's `[router]`."""
+    routing: str = ""
+    """What keeps the strategy from deciding, and who decides instead; empty: nothing does."""
     replicas: tuple[ReplicaStatus, ...] = ()
     request: dict[str, Any] | None = None
     """The request as it was written, secrets masked; `null` while it is being unloaded."""
@@ -133,6 +137,41 @@ class Changes(Document):
     """What became of several model requests."""
 
     models: tuple[ModelChange, ...]
+
+
+class CandidateView(Document):
+    """A replica as it looked to a strategy when that decided."""
+
+    replica_id: str
+    figures: dict[str, float]
+    """What it was weighed by; a name ends with its unit (`wait_s`, `cached_bytes`), or it is a number."""
+
+
+class DecisionView(Document):
+    """One decision on a request: which replica it was sent to, and why."""
+
+    model_uid: str
+    strategy: str
+    ago_s: float
+    """Seconds since then."""
+    picked: str
+    """The `replica_id` that was chosen."""
+    reason: str
+    why: str
+    """The reason in words."""
+    figures: dict[str, float]
+    """What was known of the request, named as those of candidates."""
+    candidates: tuple[CandidateView, ...]
+    """The best first."""
+
+
+class Decisions(Document):
+    """All decisions on a request that are still known, the first one first: a retry is a decision of its own."""
+
+    request_id: str
+    decisions: tuple[DecisionView, ...]
+    silent_workers: int = 0
+    """Gateway workers that did not answer in time, and may know more."""
 
 
 class PluginView(Document):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from nebula_core.admin.documents import GatewayView, ModelView, NodeView, ReplicaStatus, Status, StoreView
+from nebula_core.admin.routing import obstacle
+from nebula_core.interfaces import Strategy
 from nebula_core.masks import mask
 from nebula_core.types import (
     DRAINING,
@@ -27,6 +29,7 @@ from nebula_core.types import (
 
 PLACED = "placed"
 STALE = "stale"
+NO_STATS = EndpointStats()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,12 @@ class Seen:
     gateways: Sequence[GatewayStatus] = ()
     scheduler: str | None = None
     store: StoreView
+    strategies: Mapping[str, Strategy] = field(default_factory=dict)
+    """Every strategy that is installed in the process that looks; for what they say of themselves."""
+    strategy: str = ""
+    """The one for models that name none."""
+    fallback: str = ""
+    """The one that decides where another cannot."""
     secrets: frozenset[str] = frozenset()
     """Texts that are shown nowhere."""
 
@@ -66,6 +75,7 @@ def model(seen: Seen, uid: str) -> ModelView:
     replicas = tuple(_replica(seen, uid, assignment) for assignment in assignments)
     running = [replica.state for replica, assignment in zip(replicas, assignments, strict=True) if assignment.wanted == RUN]
     wanted = seen.wanted.get(uid, request.replicas) if request else 0
+    strategy = (request.strategy if request else None) or seen.strategy
     return ModelView(
         model_uid=uid,
         engine=request.engine if request else next((each.spec.engine for each in assignments), ""),
@@ -74,6 +84,8 @@ def model(seen: Seen, uid: str) -> ModelView:
         wanted=wanted,
         ready=running.count(READY),
         reasons=_reasons(seen, uid),
+        strategy=strategy,
+        routing=obstacle(strategy, seen.fallback, seen.strategies, _signals(seen, uid, replicas)),
         replicas=replicas,
         request=mask(msgspec.to_builtins(request), seen.secrets) if request else None,
     )
@@ -98,6 +110,13 @@ def _reasons(seen: Seen, uid: str) -> tuple[str, ...]:
     if seen.scheduler is None:
         return ("no scheduler runs, so nothing is placed; start one with `nebula scheduler`",)
     return ()
+
+
+def _signals(seen: Seen, uid: str, replicas: Sequence[ReplicaStatus]) -> dict[str, EndpointStats]:
+    """What is known of the replicas that are routed to; samples of an engine's earlier start do not count."""
+    routed = {replica.replica_id: replica.incarnation for replica in replicas if replica.state in (READY, STALE)}
+    known = {replica_id: seen.stats.get((uid, replica_id), NO_STATS) for replica_id in routed}
+    return {replica_id: stats if stats.incarnation == routed[replica_id] else NO_STATS for replica_id, stats in known.items()}
 
 
 def _replica(seen: Seen, uid: str, assignment: Assignment) -> ReplicaStatus:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,10 +14,11 @@ from nebula_core import desired
 from nebula_core.admin.documents import StoreView
 from nebula_core.admin.reading import Picture, Reader
 from nebula_core.admin.status import Seen
-from nebula_core.errors import UnknownModel
-from nebula_core.interfaces import Engine, Exporter, Store
+from nebula_core.errors import NebulaError, UnknownModel
+from nebula_core.gateway.hub import Explained
+from nebula_core.interfaces import Engine, Exporter, Store, Strategy
 from nebula_core.masks import secrets_in
-from nebula_core.metrics import Snapshot
+from nebula_core.metrics import Metrics, Snapshot
 from nebula_core.plugins import Plugins
 from nebula_core.settings import Settings
 from nebula_core.store import keys
@@ -36,6 +38,8 @@ PREFIXES = (
 """What the admin API shows."""
 CATCH_UP_S = 1.0
 
+logger = logging.getLogger("nebula.admin")
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -52,6 +56,8 @@ class View:
     """What the mirror follows. The rest of `PREFIXES` is read when it is asked for."""
     exporters: Mapping[str, Exporter] = field(default_factory=dict)
     """Who turns them into pages, by name."""
+    explain: Callable[[str], Awaitable[Explained]] | None = None
+    """Asks this gateway's workers why they sent a request where they sent it; `None`: this process is no gateway."""
     clock: Callable[[], float] = time.time
     """The time of day: Unix time, seconds."""
 
@@ -59,6 +65,18 @@ class View:
     def secrets(self) -> frozenset[str]:
         """The texts of the files that hold secrets, as they were when first asked for."""
         return secrets_in(self.settings.files)
+
+    @cached_property
+    def strategies(self) -> Mapping[str, Strategy]:
+        """Every strategy that is installed and can be built here, by name: for what it says of itself, for it decides nothing here."""
+        build = self.plugins.builder(self.settings.plugin_tables, self.settings.data_dir, Metrics(), http=None)
+        built: dict[str, Strategy] = {}
+        for name in self.plugins.names("strategy"):
+            try:
+                built[name] = build("strategy", name, "the admin API")
+            except NebulaError as error:  # a gateway refuses to start with it, and the others route nothing
+                logger.warning("the status says nothing of the strategy %r: %s", name, error)
+        return built
 
     @cached_property
     def _reader(self) -> Reader:
@@ -93,6 +111,9 @@ class View:
             gateways=tuple(picture.values(keys.GATEWAYS, GatewayStatus).values()),
             scheduler=leader.value.decode(errors="replace") if leader else None,
             store=StoreView(kind=self.settings.store.use, connected=self.mirror.connected),
+            strategies=self.strategies,
+            strategy=self.settings.router.strategy,
+            fallback=self.settings.router.fallback,
             secrets=self.secrets,
         )
 

@@ -13,6 +13,7 @@ from nebula_core.cli.output import columns, state_text
 
 Document = Mapping[str, Any]
 MIB = 1024 * 1024
+MODEL_TITLES = ("MODEL", "STATE", "READY", "ENGINE", "STRATEGY", "ALIASES")
 
 
 def view(status: Document) -> Group:
@@ -25,7 +26,7 @@ def model_table(models: Sequence[Document]) -> Group:
     """Models, a line each, without their replicas."""
     if not models:
         return Group(Text("No models. `nebula models load MODEL --engine ENGINE` loads one.", style="dim"))
-    return Group(*_table(("MODEL", "STATE", "READY", "ENGINE", "ALIASES"), [_model_cells(model) for model in models]))
+    return Group(*_table(MODEL_TITLES, [_model_cells(model) for model in models]))
 
 
 def why(model: Document) -> Iterator[str]:
@@ -38,12 +39,13 @@ def _models(models: Sequence[Document]) -> Iterator[RenderableType]:
     if not models:
         yield from model_table(models).renderables
         return
-    title, *lines = _table(("MODEL", "STATE", "READY", "ENGINE", "ALIASES"), [_model_cells(model) for model in models])
+    title, *lines = _table(MODEL_TITLES, [_model_cells(model) for model in models])
     replicas = iter(columns([_replica_cells(replica) for model in models for replica in model["replicas"]] or [()]))
     yield title
     for model, line in zip(models, lines, strict=True):
         yield line
         yield from _notes(model.get("reasons", ()), 2)
+        yield from _notes([f"routing: {model['routing']}"] if model.get("routing") else [], 2)
         for replica in model["replicas"]:
             yield Padding(next(replicas), (0, 0, 0, 2), expand=False)
             yield from _notes([replica["reason"]] if replica.get("reason") else [], 4)
@@ -51,7 +53,8 @@ def _models(models: Sequence[Document]) -> Iterator[RenderableType]:
 
 def _model_cells(model: Document) -> list[str | Text]:
     count = f"{model['ready']}/{model['wanted']}"
-    return [Text(model["model_uid"], style="bold"), state_text(model["state"]), count, model["engine"], ", ".join(model.get("aliases", ()))]
+    rest = (model["engine"], model.get("strategy", ""), ", ".join(model.get("aliases", ())))
+    return [Text(model["model_uid"], style="bold"), state_text(model["state"]), count, *rest]
 
 
 def _replica_cells(replica: Document) -> list[str | Text]:

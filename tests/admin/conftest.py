@@ -27,7 +27,7 @@ def serve_admin(tmp_path):
     """Serves the admin API on a real socket: `async with serve_admin(**settings) as nebula`, with its parts and an HTTP client."""
 
     @asynccontextmanager
-    async def serve(installed=(), exporters=None, followed=PREFIXES, store_type=EmbeddedStore, **tables):
+    async def serve(installed=(), exporters=None, followed=PREFIXES, store_type=EmbeddedStore, explain=None, **tables):
         listener = bind("127.0.0.1", 0)
         admin = {"port": listener.getsockname()[1], **tables.pop("admin", {})}
         settings = Settings.model_validate({"data_dir": tmp_path, "admin": admin, **tables})
@@ -45,6 +45,7 @@ def serve_admin(tmp_path):
                 snapshot=metrics.snapshot,
                 exporters=exporters or {},
                 followed=followed,
+                explain=explain,
             )
             secret = token.ensure(settings.data_dir)
             async with (

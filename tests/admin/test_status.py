@@ -7,6 +7,7 @@ import pytest
 
 from nebula_core.admin.documents import StoreView
 from nebula_core.admin.status import Seen, model, model_state, status
+from nebula_core.interfaces import Strategy
 from nebula_core.types import (
     DRAIN,
     READY,
@@ -49,6 +50,30 @@ def seen(endpoint=ENDPOINT, **changes):
         "store": STORE,
     }
     return Seen(**{**world, **changes})
+
+
+class FakeStrategy(Strategy):
+    def select(self, request, candidates):
+        return None
+
+
+class NeedsUsage(FakeStrategy):
+    signals = ("kv_cache_usage",)
+
+
+def test_each_model_shows_the_strategy_it_is_routed_by():
+    own = msgspec.structs.replace(REQUEST, strategy="own")
+    assert model(seen(strategy="of_all"), "m").strategy == "of_all"
+    assert model(seen(strategy="of_all", requests={"m": own}), "m").strategy == "own"
+
+
+def test_signals_count_of_replicas_that_are_routed_to_and_of_the_engine_that_runs():
+    world = {"strategies": {"usage": NeedsUsage(), "load": FakeStrategy()}, "strategy": "usage", "fallback": "load"}
+    sample = EndpointStats(kv_cache_usage=0.5, incarnation=3)
+    earlier, lacking = msgspec.structs.replace(sample, incarnation=2), "usage lacks kv_cache_usage of 1 of 1 ready replicas; load decides"
+    for stats, routing in ((None, lacking), (earlier, lacking), (sample, "")):
+        assert model(seen(stats={("m", "0"): stats} if stats else {}, **world), "m").routing == routing
+    assert model(seen(msgspec.structs.replace(ENDPOINT, state=STARTING), **world), "m").routing == ""
 
 
 def test_a_ready_model_is_shown_with_its_replicas():

@@ -31,7 +31,7 @@ def replica(state: str = "ready", reason: str = "", incarnation: int = 1, versio
 def model(*replicas: dict[str, Any], state: str = "ready", uid: str = "smollm2", wanted: int = 1, **more: Any) -> dict[str, Any]:
     ready = sum(one["state"] == "ready" for one in replicas)
     base = {"model_uid": uid, "engine": "llamacpp", "aliases": [], "state": state, "wanted": wanted, "ready": ready, "reasons": []}
-    return base | {"replicas": list(replicas)} | more
+    return base | {"strategy": "prefix", "routing": "", "replicas": list(replicas)} | more
 
 
 def status(*models: dict[str, Any], connected: bool = True) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_status_shows_what_runs_and_how_busy_it_is(nebula: Run, admin: Admin) ->
     stats = {"running": 1.0, "pending": 0.0, "kv_cache_usage": 0.25}
     admin.on("GET", "status", status(model(replica(stats=stats), aliases=["tiny"])))
     lines = [line.split() for line in nebula("status").stdout.splitlines()]
-    assert ["smollm2", "ready", "1/1", "llamacpp", "tiny"] in lines
+    assert ["smollm2", "ready", "1/1", "llamacpp", "prefix", "tiny"] in lines
     assert ["0", "ready", "lab", "http://127.0.0.1:18000", "1", "running,", "0", "pending,", "KV", "cache", "25%"] in lines
     assert ["lab", "up", "127.0.0.1", "llamacpp", "none"] in lines
     assert ["lab:8080", "127.0.0.1", "2"] in lines
@@ -97,10 +97,15 @@ def test_status_says_under_the_row_why_something_is_not_ready(nebula: Run, admin
     unplaced = model(uid="a/big", state="unplaced", reasons=["1 of 1 replicas cannot be placed: no node has a free GPU"])
     admin.on("GET", "status", status(unplaced, model(replica("unhealthy", LAST_LINES), state="failed")))
     lines = nebula("status").stdout.splitlines()
-    assert lines[1].split() == ["a/big", "unplaced", "0/1", "llamacpp"]
+    assert lines[1].split() == ["a/big", "unplaced", "0/1", "llamacpp", "prefix"]
     assert lines[2] == "  1 of 1 replicas cannot be placed: no node has a free GPU"
-    assert lines[3].split() == ["smollm2", "failed", "0/1", "llamacpp"]
+    assert lines[3].split() == ["smollm2", "failed", "0/1", "llamacpp", "prefix"]
     assert lines[5:8] == [f"    {line}" for line in LAST_LINES.splitlines()]
+
+
+def test_status_says_under_the_row_what_keeps_its_strategy_from_deciding(nebula: Run, admin: Admin) -> None:
+    admin.on("GET", "status", status(model(replica(), strategy="hit_rate", routing="hit_rate lacks a signal; least_pending decides")))
+    assert nebula("status").stdout.splitlines()[2] == "  routing: hit_rate lacks a signal; least_pending decides"
 
 
 def test_status_of_nothing_says_how_to_begin(nebula: Run, admin: Admin) -> None:
@@ -138,7 +143,7 @@ def test_without_a_nebula_the_message_says_how_to_start_one(nebula: Run) -> None
 def test_models_are_listed(nebula: Run, admin: Admin) -> None:
     admin.on("GET", "models", {"models": [model(replica(), aliases=["tiny"]), model(uid="a/b", state="stopped", wanted=0)]})
     lines = [line.split() for line in nebula("models", "list").stdout.splitlines()]
-    assert lines[1:] == [["smollm2", "ready", "1/1", "llamacpp", "tiny"], ["a/b", "stopped", "0/0", "llamacpp"]]
+    assert lines[1:] == [["smollm2", "ready", "1/1", "llamacpp", "prefix", "tiny"], ["a/b", "stopped", "0/0", "llamacpp", "prefix"]]
 
 
 def test_a_model_is_loaded_with_its_engines_keys_and_waited_for(nebula: Run, admin: Admin) -> None:

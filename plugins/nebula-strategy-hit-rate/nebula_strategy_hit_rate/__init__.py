@@ -22,6 +22,9 @@ class HitRate(Strategy):
     Equals take turns, so that an idle fleet is not served by its first replica alone.
     """
 
+    signals = ("prefix_cache_hit_rate",)
+    signals_of = "any"
+
     def __init__(self, context: Context, settings: HitRateSettings) -> None:
         self._threshold = settings.threshold
         self._logger = context.logger

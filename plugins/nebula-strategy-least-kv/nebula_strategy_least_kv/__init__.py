@@ -14,6 +14,8 @@ class LeastKv(Strategy):
     that the sample counted weighs as much as a running one does on average.
     """
 
+    signals = ("kv_cache_used_bytes", "kv_cache_usage")
+
     def __init__(self, context: Context) -> None:
         self._logger = context.logger
         self._missing = context.metrics.counter(
