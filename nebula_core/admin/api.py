@@ -15,9 +15,9 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
 
 from nebula_core import desired
-from nebula_core.admin import status
-from nebula_core.admin.answers import ErrorAnswer, add_handlers
-from nebula_core.admin.documents import Changes, ModelChange, Models, ModelView, PluginList, PluginView, Status
+from nebula_core.admin import decisions, status
+from nebula_core.admin.answers import ErrorAnswer, add_handlers, refusal
+from nebula_core.admin.documents import Changes, Decisions, ModelChange, Models, ModelView, PluginList, PluginView, Status
 from nebula_core.admin.exports import add_exporters
 from nebula_core.admin.security import ANYBODY, ASSETS, WITHOUT_TOKEN, Security
 from nebula_core.admin.view import View
@@ -102,6 +102,13 @@ def _reading(view: View) -> APIRouter:
     @router.get("/models/{model_uid:path}", summary="One model")
     async def get_model(model_uid: str) -> ModelView:
         return status.model(await view.look_for(model_uid), model_uid)
+
+    @router.get("/decisions/{request_id:path}", response_model=Decisions, summary="Why a request was sent where it was sent")
+    async def get_decisions(request_id: str) -> Decisions | Response:
+        found = await decisions.known(view, request_id)
+        if found is None or not found.decisions:
+            return refusal(HTTPStatus.NOT_FOUND, decisions.why_none(view, request_id, found), "decision_not_found")
+        return found
 
     @router.get("/plugins", summary="Installed plugins")
     async def get_plugins() -> PluginList:

@@ -74,6 +74,10 @@ class AdminClient:
         """Load or replace all these models or none; each is a `[[models]]` table."""
         return self._call("POST", "apply", {"models": list(models)})
 
+    def decisions(self, request_id: str) -> Document:
+        """Why a request was sent where it was sent; for the Nebula of the gateway that served it."""
+        return self._call("GET", f"decisions/{quote(request_id, safe='')}")
+
     def plugins(self) -> list[Document]:
         """The plugins installed there."""
         return cast("list[Document]", self._call("GET", "plugins")["plugins"])
