@@ -13,9 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nebula_core.testing.whole import START_S, eventually
+from nebula_core.testing.waiting import eventually
 
 _TOOLS = ("ip", "nsenter", "setpriv", "unshare")
+_START_S = 30.0
 _SUBNETS = 512
 """Of 24 bits, in 198.18.0.0/15, which is kept free for tests (RFC 2544)."""
 
@@ -61,7 +62,7 @@ def _namespaces(count: int, stack: ExitStack) -> list[int] | None:
         stack.callback(holder.wait)
         stack.callback(holder.kill)
         pids.append(holder.pid)
-        eventually(lambda: holder.poll() is not None or Path(f"/proc/{holder.pid}/ns/net").readlink() != ours, START_S)  # noqa: B023
+        eventually(lambda: holder.poll() is not None or Path(f"/proc/{holder.pid}/ns/net").readlink() != ours, _START_S)  # noqa: B023
         if holder.poll() is not None:
             return None
     return pids

@@ -7,17 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
+from nebula_core.testing.machines import HERE, Machine
 from nebula_core.testing.ports import PortRange
-
-if TYPE_CHECKING:
-    from nebula_core.testing.machines import Machine
+from nebula_core.testing.waiting import eventually
 
 NEBULA = [str(Path(sys.executable).with_name("nebula"))]
 START_S = 90.0
@@ -30,13 +27,11 @@ class Nebula:
     On a `machine` it runs there, listens at that machine's address with all its ports, and is called like its folder.
     """
 
-    def __init__(
-        self, folder: Path, tables: str = "", workers: int = 1, python_path: Path | None = None, machine: Machine | None = None
-    ) -> None:
+    def __init__(self, folder: Path, tables: str = "", workers: int = 1, python_path: Path | None = None, machine: Machine = HERE) -> None:
         self.folder = folder
-        self._command = [*(machine.prefix if machine else ()), *NEBULA]
-        self.host = machine.address if machine else "127.0.0.1"
-        name = folder.name if machine else ""
+        self._command = [*machine.prefix, *NEBULA]
+        self.host = machine.address
+        name = "" if machine is HERE else folder.name
         self._environment = environment() if python_path is None else {**environment(), "PYTHONPATH": str(python_path)}
         self._ports = PortRange(24)
         self.port, self.admin_port, self.engine_port, *_ = ports = self._ports.ports
@@ -144,15 +139,3 @@ def environment() -> dict[str, str]:
     """This process's environment without settings of whoever runs the tests, and with a proxy that must not be used."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("NEBULA_")}
     return {**own, "http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_COLOR": "1"}
-
-
-def eventually(check: Callable[[], Any], seconds: float, explain: Callable[[], str] = lambda: "it did not come true") -> Any:
-    """Wait until `check` is true, and return what it returned."""
-    deadline = time.monotonic() + seconds
-    while True:
-        result = check()
-        if result:
-            return result
-        if time.monotonic() > deadline:
-            raise AssertionError(explain())
-        time.sleep(0.05)

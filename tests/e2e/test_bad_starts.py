@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nebula_core.testing.whole import eventually
+from nebula_core.testing.waiting import eventually
 
 
 def ends_with_one_message(nebula, *options) -> str:

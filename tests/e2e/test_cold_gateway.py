@@ -12,7 +12,8 @@ from nebula_store_etcd.testing import Etcd, running
 
 from nebula_core.testing.engines import fake_launch
 from nebula_core.testing.ports import PortRange
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 
 @pytest.fixture

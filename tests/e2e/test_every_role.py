@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from nebula_core.roles import Role
-from nebula_core.testing.whole import NEBULA, Nebula, environment, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import NEBULA, Nebula, environment
 
 
 @pytest.fixture

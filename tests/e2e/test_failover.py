@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 PLUGIN = """
 from nebula_core import Provider, hookimpl

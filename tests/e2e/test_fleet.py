@@ -17,7 +17,8 @@ import pytest
 from nebula_store_etcd.testing import Etcd, running_cluster
 
 from nebula_core.testing.machines import Machine, machines
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 ROLES = {
     "node1": "node",

@@ -15,7 +15,7 @@ import pytest
 
 from nebula_core.testing.engines import fake_launch
 from nebula_core.testing.ports import PortRange
-from nebula_core.testing.whole import eventually
+from nebula_core.testing.waiting import eventually
 
 
 class Engines:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from nebula_core.testing.whole import eventually
+from nebula_core.testing.waiting import eventually
 
 DECLARED = '[[models]]\nmodel_uid = "declared"\nengine = "llamacpp"\ncontext_tokens = 512\nparallel = 1\n'
 

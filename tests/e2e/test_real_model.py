@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from nebula_core.testing.whole import eventually
+from nebula_core.testing.waiting import eventually
 
 SMOLLM2 = '[[models]]\nmodel_uid = "smollm2"\nengine = "llamacpp"\naliases = ["tiny"]\ncontext_tokens = 2048\n'
 HI = [{"role": "user", "content": "Say hello in one short sentence."}]

@@ -16,7 +16,8 @@ from nebula_store_etcd.testing import running
 
 from nebula_core.testing.engines import fake_launch
 from nebula_core.testing.ports import PortRange
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 KNOWN_S = 0.3
 """A charge is to be known to the other gateway within 50 ms, on a machine that has nothing else to do."""

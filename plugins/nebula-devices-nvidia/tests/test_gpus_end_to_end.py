@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 ENGINE = """
 from nebula_core import EngineArgs, Provider, ReplicaSpec, hookimpl

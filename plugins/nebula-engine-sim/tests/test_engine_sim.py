@@ -11,7 +11,8 @@ from nebula_engine_sim import nebula_register_engines
 
 from nebula_core import Context, InvalidModelRequest, LaunchError, ModelRequest, PluginSettings
 from nebula_core.testing.engine import EngineContract, free_address, started, until_ready
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 
 def build():

@@ -15,7 +15,8 @@ import httpx
 import openai
 import pytest
 
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 NAMED = os.environ.get("TEST_VLLM", "")
 VLLM = str(Path(NAMED).absolute())

@@ -13,7 +13,8 @@ import pytest
 
 from nebula_core.testing.engines import fake_launch
 from nebula_core.testing.ports import free_ports
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus (Debian: apt install prometheus)")
 

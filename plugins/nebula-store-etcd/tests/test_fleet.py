@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import pytest
 from nebula_store_etcd.testing import Etcd, running
 
-from nebula_core.testing.whole import NEBULA, Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import NEBULA, Nebula
 
 ROLES = ("gateway", "scheduler", "node")
 ROOT = ("--user", "root:secret")
