@@ -12,7 +12,7 @@ import httpx
 from nebula_core import plugins as plugin_loader
 from nebula_core.background import background
 from nebula_core.identity import named
-from nebula_core.interfaces import Devices, Engine, Exporter, Placement, Probe, Runtime, Scraper, Store
+from nebula_core.interfaces import Devices, Engine, Exporter, Placement, Probe, Runtime, ScalingPolicy, Scraper, Store
 from nebula_core.metrics import Metrics
 from nebula_core.plugins import Build, Plugins
 from nebula_core.settings import Settings
@@ -21,6 +21,7 @@ from nebula_core.store.mirror import Mirror
 logger = logging.getLogger("nebula")
 
 PLACEMENT, DEFAULT_PLACEMENT = "[scheduler] placement", "binpack"
+SCALER, DEFAULT_SCALER = "[scheduler] scaler", "load"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ class App:
         name = self.plugins.choice("placement", self.settings.scheduler.placement, PLACEMENT, DEFAULT_PLACEMENT)
         return None if name is None else self.build("placement", name, PLACEMENT)
 
+    def scalers(self) -> dict[str, ScalingPolicy]:
+        """Every scaling policy that is installed, by name."""
+        return {name: self.build("scaler", name, SCALER) for name in self.plugins.names("scaler")}
+
+    def scaler(self) -> str | None:
+        """The one for models that name none; `None` where none is installed."""
+        return self.plugins.choice("scaler", self.settings.scheduler.scaler, SCALER, DEFAULT_SCALER)
+
     def exporters(self) -> dict[str, Exporter]:
         """Every metrics exporter that is installed, by name."""
         return {name: self.build("exporter", name, "the admin port") for name in self.plugins.names("exporter")}
@@ -73,6 +82,7 @@ def load_plugins(settings: Settings) -> Plugins:
     plugins.offer("strategy", settings.router.fallback, "[router] fallback")
     plugins.choice("retry", settings.gateway.retry, "[gateway] retry")
     plugins.choice("placement", settings.scheduler.placement, PLACEMENT, DEFAULT_PLACEMENT)
+    plugins.choice("scaler", settings.scheduler.scaler, SCALER, DEFAULT_SCALER)
     plugins.offer("store", settings.store.use, "[store] use")
     plugins.offer("runtime", settings.node.runtime, "[node] runtime")
     for name in settings.node.devices:
@@ -81,6 +91,8 @@ def load_plugins(settings: Settings) -> Plugins:
         plugins.offer("engine", model.engine, f'the model "{model.model_uid}"')
         if model.strategy is not None:
             plugins.offer("strategy", model.strategy, f'the model "{model.model_uid}"')
+        if model.scaler is not None:
+            plugins.offer("scaler", model.scaler, f'the model "{model.model_uid}"')
     return plugins
 
 

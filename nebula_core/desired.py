@@ -80,7 +80,7 @@ def scaled(request: ModelRequest, numbers: Mapping[str, int | None]) -> ModelReq
     """`request` with other `replicas`, `min_replicas` or `max_replicas`. Where only bounds are given, `replicas` moves within them."""
     changed = msgspec.structs.replace(request, **numbers)
     if "replicas" in numbers:
-        return changed
+        return msgspec.structs.replace(changed, replicas_set=request.replicas_set + 1) if changed.max_replicas is not None else changed
     return msgspec.structs.replace(changed, replicas=within_bounds(changed.replicas, changed.min_replicas, changed.max_replicas))
 
 

@@ -221,7 +221,9 @@ async def _serving(gateway: GatewayControl) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _scheduler(app: App) -> AsyncIterator[None]:
     logger = logging.getLogger("nebula.scheduler")
-    loop = SchedulerLoop(app.store, app.mirror, app.engines, app.settings, logger, time.monotonic, app.placement())
+    loop = SchedulerLoop(
+        app.store, app.mirror, app.engines, app.settings, logger, time.monotonic, app.placement(), app.scalers(), app.scaler()
+    )
     async with background(loop.run()):
         yield
 

@@ -38,6 +38,8 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     """What the engine loads: a path, a bundled model's name, a hub id; the engine says which."""
     replicas: int = 1
     """How many shall run; with `max_replicas`, how many to begin with."""
+    replicas_set: int = 0
+    """Grows when an operator sets `replicas` at run time: the same number once more counts, too, for load may have changed it since."""
     min_replicas: int | None = None
     """The fewest that load may leave; `None`: one."""
     max_replicas: int | None = None
@@ -136,8 +138,8 @@ class Scaling(Value, frozen=True, kw_only=True):
     changed_why: str = ""
     grown_at: float | None = None
     """When it last grew."""
-    asked: tuple[int, int | None, int | None] | None = None
-    """`replicas`, `min_replicas` and `max_replicas` of the request that it last went by."""
+    asked: tuple[int, int | None, int | None, int] | None = None
+    """`replicas`, `min_replicas`, `max_replicas` and `replicas_set` of the request that it last went by."""
     boot_s: float | None = None
     """Time that a replica takes from being placed to being ready, as learned; `None`: not known yet."""
     booting: dict[str, float] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+import msgspec
+
 from nebula_core import desired
 from nebula_core.errors import InvalidModelRequest
 from nebula_core.interfaces import Engine, Needs
@@ -19,22 +21,23 @@ class Goals:
 
     def __init__(self, mirror: Mirror, engines: Mapping[str, Engine], logger: logging.Logger) -> None:
         self._mirror, self._engines, self._logger = mirror, engines, logger
-        self._known: dict[str, tuple[ModelRequest, Goal]] = {}
+        self._known: dict[str, tuple[ModelRequest, int, Goal]] = {}
 
-    def now(self, observed: Observed) -> dict[str, Goal]:
-        """The goal of every model that is asked for, by model_uid."""
-        requests = keys.by_model(self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
-        self._known = {uid: self._of(uid, request) for uid, request in requests.items()}
-        goals = {uid: goal for uid, (_, goal) in self._known.items()}
+    def now(self, requests: Mapping[str, ModelRequest], numbers: Mapping[str, int], observed: Observed) -> dict[str, Goal]:
+        """The goal of every model that is asked for, by model_uid. `numbers` are of those whose replicas follow their load."""
+        self._known = {uid: self._of(uid, request, numbers.get(uid, request.replicas)) for uid, request in requests.items()}
+        goals = {uid: goal for uid, (_, _, goal) in self._known.items()}
         for uid in {*goals, *observed.plans, *(uid for uid, _ in observed.endpoints)}:
             if unreadable := self._unreadable(uid):
                 wanted = requests[uid].replicas if uid in requests else 0
                 goals[uid] = Refusal(wanted, f"{unreadable} cannot be read by this version of Nebula; nothing is changed")
         return goals
 
-    def _of(self, uid: str, request: ModelRequest) -> tuple[ModelRequest, Goal]:
+    def _of(self, uid: str, request: ModelRequest, number: int) -> tuple[ModelRequest, int, Goal]:
         known = self._known.get(uid)
-        return known if known is not None and known[0] is request else (request, self._ask(request))
+        if known is not None and known[0] is request and known[1] == number:
+            return known
+        return request, number, self._ask(msgspec.structs.replace(request, replicas=number))
 
     def _ask(self, request: ModelRequest) -> Goal:
         engine = self._engines.get(request.engine)

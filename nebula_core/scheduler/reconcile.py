@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from math import inf
+from types import MappingProxyType
+
+import msgspec
 
 from nebula_core.interfaces import Placement
 from nebula_core.scheduler.learning import learned, peak
 from nebula_core.scheduler.room import Room
 from nebula_core.scheduler.settle import Settled, settle
 from nebula_core.scheduler.world import Decisions, Goal, Memory, Observed, Refusal, Replica, Wanted, draining
-from nebula_core.types import DRAIN, RUN, Assignment, EndpointInfo, ModelStatus, PlacementPlan, ReplicaSpec
+from nebula_core.types import DRAIN, RUN, Assignment, EndpointInfo, ModelStatus, PlacementPlan, ReplicaSpec, Scaling
 
 SILENCE_S = 5.0
 """How long a draining replica without an endpoint is kept: its node may be about to start it, from the plan before."""
@@ -33,14 +36,26 @@ class Rules:
     """Share that is added to the GPU memory which a model's last run took."""
 
 
-def reconcile(desired: Mapping[str, Goal], observed: Observed, memory: Memory, now: float, rules: Rules = Rules()) -> Decisions:
-    """Decide all plans and statuses. `now` is in monotonic seconds; what need not change is left out of the result."""
+def reconcile(
+    desired: Mapping[str, Goal],
+    observed: Observed,
+    memory: Memory,
+    now: float,
+    rules: Rules = Rules(),
+    scalings: Mapping[str, Scaling] = MappingProxyType({}),
+) -> Decisions:
+    """Decide all plans and statuses. `now` is in monotonic seconds; what need not change is left out of the result.
+
+    `scalings` are the accounts of the models whose number in `desired` follows their load.
+    """
     kept = _kept(desired, observed, memory, now)
     room = Room(observed.nodes, chain.from_iterable(kept.values()), rules.placement)
     goals = {uid: _with_needs(desired.get(uid, Wanted()), observed.statuses.get(uid), rules) for uid in kept}
     settled = {uid: _settle(goals[uid], kept[uid], observed, room) for uid in kept}
     plans = {uid: _plan(uid, settled[uid].assignments, observed.plans.get(uid), uid in desired) for uid in kept}
-    statuses = {uid: _status(uid, goals[uid], settled[uid], observed, room) if uid in desired or plans[uid] else None for uid in kept}
+    told = {uid: _status(uid, goals[uid], settled[uid], observed, room) for uid in kept if uid in desired or plans[uid]}
+    told |= {uid: msgspec.structs.replace(told[uid], scaling=scalings[uid]) for uid in told.keys() & scalings.keys()}
+    statuses: dict[str, ModelStatus | None] = {**dict.fromkeys(kept), **told}
     return Decisions(
         plans={uid: plan for uid, plan in plans.items() if plan != observed.plans.get(uid)},
         statuses={uid: status for uid, status in statuses.items() if status != observed.statuses.get(uid)},
@@ -110,7 +125,10 @@ def _status(uid: str, goal: Goal, settled: Settled, observed: Observed, room: Ro
     known = old.gpu_memory_peak if old else None
     if isinstance(goal, Refusal):
         placed = sum(each.wanted == RUN for each in settled.assignments)
-        return ModelStatus(model_uid=uid, wanted=goal.wanted, placed=placed, reasons=(goal.reason,), gpu_memory_peak=known)
+        kept = old.scaling if old else None
+        return ModelStatus(
+            model_uid=uid, wanted=goal.wanted, placed=placed, reasons=(goal.reason,), gpu_memory_peak=known, scaling=kept
+        )  # fmt: skip
     number = len(goal.specs)
     return ModelStatus(
         model_uid=uid,
