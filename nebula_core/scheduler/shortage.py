@@ -39,13 +39,14 @@ def _main(worst: Obstacle, spec: ReplicaSpec, needs: Needs, kept_from: Sequence[
 
 def _too_few_gpus(spec: ReplicaSpec, needs: Needs, kept_from: Sequence[NodeRoom]) -> str:
     memory = needs.gpu_memory_bytes
+    text = f"needs {_gpus(spec.gpus)}{_with_memory(needs)}; "
+    if not any(room.status.gpus for room in kept_from):
+        return text + "no node reports a GPU"
     best = max(kept_from, key=lambda room: len(room.fitting(memory)))
     fitting = len(best.fitting(memory))
-    text = f"needs {_gpus(spec.gpus)}{_with_memory(needs)}; the best node, {best.status.node_id}, has {fitting}"
+    text += f"the best node, {best.status.node_id}, has {fitting}"
     text += " free" if memory is None else f", and {len(best.free) - fitting} with less" * (len(best.free) > fitting)
-    if not any(room.status.gpus for room in kept_from):
-        text += "; no node reports a GPU"
-    elif max(room.large_enough(memory) for room in kept_from) < spec.gpus:
+    if max(room.large_enough(memory) for room in kept_from) < spec.gpus:
         text += "; no node has as many even when it is empty"
     if faulty := sum(room.faulty for room in kept_from):
         text += f"; {_gpus(faulty)} with memory errors left out"
@@ -64,7 +65,7 @@ def _borne(wanted: Mapping[str, str], rooms: Sequence[NodeRoom]) -> str:
     borne = sorted({label for room in rooms for label in room.status.labels.items()})
     names = {name for name, _ in borne}
     if unknown := sorted(wanted.keys() - names):
-        return f"no node has a label named {', '.join(unknown)} (there are: {', '.join(sorted(names)) or 'none'})"
+        return f"there is no label {', '.join(unknown)}, only: {', '.join(sorted(names)) or 'none'}"
     return f"nodes bear: {_labels(*[{name: value} for name, value in borne if name in wanted])}"
 
 
