@@ -17,8 +17,9 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from nebula_core.errors import NebulaError, StoreError
+from nebula_core.errors import NebulaError
 from nebula_core.gateway import feed
+from nebula_core.gateway.heartbeat import Heartbeat
 from nebula_core.gateway.hub import WorkerHub
 from nebula_core.gateway.kept_table import KeptTable
 from nebula_core.gateway.peer_listener import PeerListener
@@ -26,12 +27,11 @@ from nebula_core.gateway.peers import Peers
 from nebula_core.gateway.routing import build_routing
 from nebula_core.gateway.sockets import bind_public
 from nebula_core.gateway.supervisor import Supervisor
-from nebula_core.interfaces import Put, Store
+from nebula_core.interfaces import Store
 from nebula_core.metrics import Metrics, Snapshot
 from nebula_core.router.candidate import ModelRoute
 from nebula_core.settings import Settings
-from nebula_core.store import codec, keys
-from nebula_core.store.lease import LeaseKeeper
+from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, PlacementPlan
 
@@ -41,11 +41,8 @@ _MEMBERSHIP = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS)
 
 TAKE_OVER_S = 3.0
 """How long workers that an earlier process left behind have to give the port back."""
-HEARTBEAT_S = 3.0
 WATCH_S = 0.5
 MOST_EARLY_DEATHS = 2
-PROMPT_S = 0.1
-"""Shortest time between two reports of what a drain waits for."""
 
 
 class GatewayControl:
@@ -64,6 +61,7 @@ class GatewayControl:
         self._listener = PeerListener(self._hub, gateway.peers_host, gateway.peers_port, logger)
         self._peers = Peers(self._hub, mirror, settings.gateway_name, logger)
         self._kept = KeptTable(settings.data_dir, logger)
+        self._heartbeat = Heartbeat(store, mirror, settings.store.lease_s, logger, self._status, self._hub_changed)
         self._generation = generation
         self._models: dict[str, ModelRoute] = {}
         self._sockets: list[socket.socket] = []
@@ -94,7 +92,7 @@ class GatewayControl:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._supervisor.run(), name="gateway supervisor")
             group.create_task(self._feed(), name="gateway feed")
-            group.create_task(self._heartbeat(), name="gateway heartbeat")
+            group.create_task(self._heartbeat.run(), name="gateway heartbeat")
             group.create_task(self._peers.run(), name="gateway peers")
             group.create_task(self._kept.run(), name="gateway kept table")
 
@@ -174,17 +172,6 @@ class GatewayControl:
 
     # --- what the fleet hears -------------------------------------------------------------------------------------------------
 
-    async def _heartbeat(self) -> None:
-        """Report at once what a drain waits for, and the demand every few seconds."""
-        async with LeaseKeeper(self._store, self._settings.store.lease_s, self._logger) as keeper:
-            loop, due, written = asyncio.get_running_loop(), 0.0, None
-            while True:
-                now = (keeper.lease, self._status())
-                if _must_write(now, written, overdue=loop.time() >= due) and await self._write(*now):
-                    written, due = now, loop.time() + HEARTBEAT_S
-                await asyncio.sleep(PROMPT_S)
-                await self._hub_changed(HEARTBEAT_S)
-
     def _status(self) -> GatewayStatus:
         in_flight = self._hub.in_flight()
         demand: Counter[str] = Counter()
@@ -201,26 +188,9 @@ class GatewayControl:
             peers_key=self._listener.key.hex(),
         )
 
-    async def _write(self, lease: str, status: GatewayStatus) -> bool:
-        try:
-            await self._store.transact([Put(keys.gateway(status.gateway_id), codec.encode(status), lease)])
-        except StoreError as error:
-            self._logger.warning("this gateway's heartbeat could not be written, trying again: %s", error)
-            return False
-        return True
-
     async def _hub_changed(self, timeout_s: float) -> None:
         try:
             await asyncio.wait_for(self._hub.changed.wait(), timeout_s)
         except TimeoutError:
             return
         self._hub.changed.clear()
-
-
-def _must_write(new: tuple[str, GatewayStatus], written: tuple[str, GatewayStatus] | None, *, overdue: bool) -> bool:
-    """At once under a new lease or when a drain may wait for it; a change of demand only every few seconds."""
-    if written is None or new[0] != written[0]:
-        return True
-    now, before = new[1], written[1]
-    drains = (now.applied_revision, now.draining.keys()) != (before.applied_revision, before.draining.keys())
-    return drains or (overdue and now != before)
