@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from nebula_core import Context, Provider, Store, hookimpl
@@ -9,6 +10,9 @@ from nebula_store_etcd.settings import EtcdSettings
 
 if TYPE_CHECKING:
     import typer
+
+# Read by gRPC when it is imported. It would write a line of its own for every handshake that fails and every process that is started.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def build(context: Context, settings: EtcdSettings) -> Store:

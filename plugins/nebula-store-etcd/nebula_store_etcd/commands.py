@@ -64,7 +64,8 @@ def _users(
     try:
         asyncio.run(settle(table, order, report))
     finally:  # a password that was set before something went wrong must be told: nobody can read it from etcd
-        typer.echo(report.json() if as_json else report.text())
+        if told := report.json() if as_json else report.text():
+            typer.echo(told)
 
 
 def _known(roles: list[str]) -> list[str]:

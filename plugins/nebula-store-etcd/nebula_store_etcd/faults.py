@@ -54,8 +54,10 @@ class Absent(StoreError):
 
 
 _CERT = "it does not accept our certificate; set [store_etcd] cert and key to a pair that its --trusted-ca-file has signed"
-_MISMATCHES = {
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by [store_etcd] ca_cert",
+_MISMATCHES = {  # the first that fits counts
+    "certificate has expired": "its certificate, or that of [store_etcd] ca_cert, has expired, or the clock of this machine is wrong",
+    "certificate is not yet valid": "its certificate is not valid yet; compare the clocks of the two machines",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by [store_etcd] ca_cert, or without one by an authority of the system",
     "Hostname Verification": "its certificate is for another name; use one in [store_etcd] endpoints that the certificate bears",
     "_ALERT_": _CERT,
     "Unwrap failed": _CERT,  # what TLS 1.3 makes of the same alert

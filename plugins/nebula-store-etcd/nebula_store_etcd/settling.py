@@ -15,7 +15,7 @@ from nebula_core import StoreError
 from nebula_store_etcd import rights
 from nebula_store_etcd.accounts import Accounts
 from nebula_store_etcd.cluster import Cluster
-from nebula_store_etcd.faults import Refused
+from nebula_store_etcd.faults import WRONG_LOGIN, Refused
 from nebula_store_etcd.settings import EtcdSettings
 from nebula_store_etcd.users import ROOT, Change, Plan, look, plan, turning_on
 
@@ -105,7 +105,8 @@ async def settle(settings: EtcdSettings, order: Order, report: Report) -> None:
             await cluster.barrier()  # an etcd that is away is waited for by roles, not by this
             await _settle(Accounts(cluster), settings.prefix, order, report)
     except Refused as error:
-        raise StoreError(f'as the user "{order.root}": {error}') from error
+        reason = "etcd does not accept this password" if str(error) == WRONG_LOGIN else error
+        raise StoreError(f'as the user "{order.root}": {reason}') from error
 
 
 async def _settle(accounts: Accounts, prefix: str, order: Order, report: Report) -> None:

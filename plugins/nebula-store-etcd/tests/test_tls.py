@@ -25,13 +25,13 @@ class Authority:
         self.cert, self._key = folder / f"{name}.crt", folder / f"{name}.key"
         self._openssl("req", "-x509", *self._new_key(self._key), "-out", self.cert, "-subj", f"/CN={name}", "-days", "1")
 
-    def sign(self, name: str, address: str = "IP:127.0.0.1") -> dict[str, Path]:
+    def sign(self, name: str, address: str = "IP:127.0.0.1", days: int = 1) -> dict[str, Path]:
         cert, key, request = (self.folder / f"{self.name}-{name}.{ending}" for ending in ("crt", "key", "csr"))
         extensions = self.folder / "extensions"
         extensions.write_text(f"subjectAltName={address}\n")
         self._openssl("req", *self._new_key(key), "-out", request, "-subj", f"/CN={name}")
         authority = ("-CA", self.cert, "-CAkey", self._key, "-CAcreateserial", "-extfile", extensions)
-        self._openssl("x509", "-req", "-in", request, "-out", cert, "-days", "1", *authority)
+        self._openssl("x509", "-req", "-in", request, "-out", cert, "-days", days, *authority)
         return {"cert": cert, "key": key}
 
     def _new_key(self, path: Path) -> tuple[Any, ...]:
@@ -92,6 +92,11 @@ async def test_both_sides_may_show_certificates(mutual: Etcd, authority: Authori
 async def test_a_server_of_another_authority_is_not_trusted(etcd: Etcd, other: Authority, store_on: StoreOn) -> None:
     for trusted in (other.cert, None):
         assert "[store_etcd] ca_cert" in await refusal(store_on(etcd, ca_cert=trusted))
+
+
+async def test_a_certificate_that_has_expired_is_called_so(authority: Authority, store_on: StoreOn, tmp_path: Path) -> None:
+    with server(tmp_path, authority.sign("expired", days=-1)) as etcd:
+        assert "has expired" in (await refusal(store_on(etcd, ca_cert=authority.cert))).split("(")[0]
 
 
 async def test_a_certificate_for_another_name_is_not_trusted(authority: Authority, store_on: StoreOn, tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ def test_wrong_options_are_named(operator: Operator, options: tuple[str, ...], t
 def test_a_wrong_root_password_and_an_etcd_that_is_away_are_named(operator: Operator, etcd: Etcd) -> None:
     operator.document("--enable-auth", "--role", "node")
     wrong = operator.run(password="wrong")
-    assert wrong.returncode == 1
-    assert 'as the user "root": etcd does not accept' in wrong.stderr
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert 'as the user "root": etcd does not accept this password' in wrong.stderr
 
     etcd.stop()
     away = operator.run()
