@@ -39,7 +39,8 @@ class Charge:
     def finish(self) -> None:
         """The engine answered, whatever its status."""
         if not self.ended:
-            self._end()
+            self.ended = True
+            self.candidate.discharge()
             if self.candidate.down_until:
                 self.candidate.trust()
             self._router.note("finished", self.candidate, self.request_id)
@@ -47,9 +48,6 @@ class Charge:
     def fail(self, kind: Failure) -> None:
         """The attempt ended without a whole answer."""
         if not self.ended:
-            self._end()
+            self.ended = True
+            self.candidate.discharge()
             self._router.note_failure(self, kind)
-
-    def _end(self) -> None:
-        self.ended = True
-        self.candidate.discharge()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from nebula_core.interfaces import Strategy
-from nebula_core.metrics import Metrics
+from nebula_core.metrics import Metrics, Value
 from nebula_core.router.candidate import Candidate, Lost, ModelRoute, RouteEvent, RouteRequest
 from nebula_core.router.guard import Charge, Failure
 from nebula_core.router.prefix import PrefixBlocks
@@ -39,7 +39,7 @@ class Router:
         self.touched: set[Candidate] = set()
         """Candidates whose charges changed since the reporter last looked."""
         self.failures: list[Lost] = []
-        """Replicas that refused or dropped a connection since then."""
+        """Replicas that refused or dropped a connection since then, each once."""
         self.shared: list[RouteEvent] | None = None
         """Events for other workers' strategies since then; `None` where there is no other worker."""
         self._strategies = strategies
@@ -47,21 +47,28 @@ class Router:
         self._observers = self._in_use()
         self._clock, self._logger = clock, logger
         self._quiet_until: dict[str, float] = {}
+        self._suspicion_ends = 0.0
+        """When the last candidate that is down gets its next chance; 0 while all are well, so that none need be looked at."""
+        self._picked: dict[str, Value] = {}
+        """A model's counter, bound: to look it up costs 0.15 us."""
         self._routed = metrics.counter("nebula_route_total", "Routing decisions by model and outcome.", labels=("model_uid", "status"))
 
     def pick(self, model: Model, request: RouteRequest, tried: Collection[Candidate] = ()) -> Charge | None:
         """Choose a replica that was not tried yet and charge the request to it; `None` if the model has none."""
-        candidates = self._usable(model.candidates, tried)
+        candidates: Sequence[Candidate] = model.candidates
+        if tried or self._suspicion_ends:
+            candidates = self._usable(candidates, tried)
         if not candidates:
             self._routed.labels(model.model_uid, "no_candidate").inc()
             return None
-        name = model.strategy or self._default
-        candidate, status = self._select(name, request, candidates), "picked"
+        candidate = self._select(model.strategy or self._default, request, candidates)
         if candidate is None:
-            candidate, status = self._select(self._fallback, request, candidates), "fallback"
-        if candidate is None:
-            candidate, status = min(candidates, key=_load), "no_strategy"
-        self._routed.labels(model.model_uid, status).value += 1
+            candidate = self._fall_back(model, request, candidates)
+        else:
+            picked = self._picked.get(model.model_uid)
+            if picked is None:
+                picked = self._picked[model.model_uid] = self._routed.labels(model.model_uid, "picked")
+            picked.value += 1
         return Charge(self, candidate, request.request_id, request.prefix_blocks)
 
     def note(self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:
@@ -91,15 +98,20 @@ class Router:
     def note_failure(self, charge: Charge, failure: Failure) -> None:
         """A charge ended without a whole answer. A client that left says nothing about the replica."""
         if failure in ("refused", "reset"):
-            charge.candidate.suspect(self._clock())
+            self._suspect(charge.candidate)
             route = charge.candidate.route
-            self.failures.append(Lost(route.model_uid, route.replica_id, route.incarnation))
+            lost = Lost(route.model_uid, route.replica_id, route.incarnation)
+            if lost not in self.failures:  # so that they stay few while nobody takes them
+                self.failures.append(lost)
         self.note("failed", charge.candidate, charge.request_id)
 
     def update(self, models: Iterable[ModelRoute], removed: Iterable[str] = (), *, whole: bool = False) -> None:
         """Take over new versions of some models, or (`whole`) of all; strategies in use hear of the replicas that are gone."""
         gone = self.table.update(models, removed, whole=whole)
         self._observers = self._in_use()
+        self._suspicion_ends = max(
+            (candidate.down_until for model in self.table.models.values() for candidate in model.candidates), default=0.0
+        )
         now = self._clock()
         self.observe(
             RouteEvent(kind="gone", model_uid=route.model_uid, replica_id=route.replica_id, incarnation=route.incarnation, at=now)
@@ -124,16 +136,28 @@ class Router:
         """Another worker could not connect to a replica."""
         candidate = self.table.replica(lost.model_uid, lost.replica_id)
         if candidate is not None and candidate.route.incarnation == lost.incarnation:
-            candidate.suspect(self._clock())
+            self._suspect(candidate)
 
-    def _usable(self, candidates: list[Candidate], tried: Collection[Candidate]) -> Sequence[Candidate]:
+    def _suspect(self, candidate: Candidate) -> None:
+        candidate.suspect(self._clock())
+        self._suspicion_ends = max(self._suspicion_ends, candidate.down_until)
+
+    def _usable(self, candidates: Sequence[Candidate], tried: Collection[Candidate]) -> Sequence[Candidate]:
         """Those not tried; of these, those not under suspicion, unless all are: then one of them may be back."""
         if tried:
             candidates = [candidate for candidate in candidates if candidate not in tried]
-        for candidate in candidates:
-            if candidate.down_until and candidate.down_until > (now := self._clock()):
-                return [candidate for candidate in candidates if candidate.down_until <= now] or candidates
-        return candidates
+        now = self._clock()
+        if now >= self._suspicion_ends:
+            self._suspicion_ends = 0.0
+        return [candidate for candidate in candidates if candidate.down_until <= now] or candidates
+
+    def _fall_back(self, model: Model, request: RouteRequest, candidates: Sequence[Candidate]) -> Candidate:
+        """The fallback's choice where the strategy had none, and the least loaded where that has none either."""
+        candidate, status = self._select(self._fallback, request, candidates), "fallback"
+        if candidate is None:
+            candidate, status = min(candidates, key=_load), "no_strategy"
+        self._routed.labels(model.model_uid, status).value += 1
+        return candidate
 
     def _select(self, name: str, request: RouteRequest, candidates: Sequence[Candidate]) -> Candidate | None:
         try:

@@ -17,7 +17,7 @@ from nebula_core.gateway.data_path.server import Server
 from nebula_core.gateway.data_path.services import Limits
 from nebula_core.interfaces import Strategy
 from nebula_core.metrics import Metrics, Sample
-from nebula_core.router.candidate import Candidate, ModelRoute, Pick, Route, RouteRequest
+from nebula_core.router.candidate import Candidate, Lost, ModelRoute, Pick, Route, RouteRequest
 from nebula_core.router.router import Router
 from nebula_core.router.table import RoutingTable
 from nebula_core.settings import GatewaySettings
@@ -199,6 +199,11 @@ class Gateway:
     def count(self, name: str, *labels: str) -> float:
         sample = self.series(name).get(labels)
         return 0 if sample is None else sample.value
+
+    def suspect(self, candidate: Candidate) -> None:
+        """Have a replica passed over for a while, as if another worker could not connect to it."""
+        route = candidate.route
+        self.server.services.router.suspect(Lost(route.model_uid, route.replica_id, route.incarnation))
 
     async def at_rest(self) -> None:
         """Wait until nothing is in flight; fails if something leaks."""

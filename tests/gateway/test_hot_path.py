@@ -32,11 +32,11 @@ from nebula_core.router.router import Router
 from nebula_core.router.table import RoutingTable
 from nebula_core.settings import GatewaySettings
 
-JSON_REQUEST = 107
+JSON_REQUEST = 91
 """Calls for one JSON request and its answer, with the default strategy, metrics and request ids."""
-STREAM = 114
+STREAM = 97
 """Calls for a stream whose events all come at once."""
-EVENT = 7
+EVENT = 5
 """Calls for each event that comes by itself."""
 
 ROUNDS = 64

@@ -165,7 +165,7 @@ class ClientConnection(asyncio.Protocol):
             self.finished(close=not request.keep_alive)
         else:
             self._exchange = Exchange(services, self, request, model, name)
-            self._exchange.start()
+            self._exchange.attempt()
 
     def _refuse(self, request: Request, answer: Answer) -> None:
         self._services.measures.count(answer.status)

@@ -60,6 +60,8 @@ class Request(msgspec.Struct, eq=False, gc=False):
     http10: bool = False
     body: bytes = b""
     request_id: bytes = b""
+    known_path: str = ""
+    """The path, if it is one of the usual ones, for those need no looking into."""
     return_lines: bytes = b""
     """Field lines that go on every answer to this request."""
     refusal: Answer | None = None
@@ -92,9 +94,3 @@ def without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
 def answer_head(status: int, *lines: bytes) -> bytes:
     """An answer's head from its field lines, with the empty line that ends it."""
     return b"".join((_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *lines, b"\r\n"))
-
-
-def chunk(body: bytes, last: bool) -> bytes:
-    """`body` as one chunk of a chunked message, ended if it is the `last`."""
-    framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-    return framed + LAST_CHUNK if last else framed

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from nebula_core.metrics import Metrics, Value
 
 SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -13,31 +11,17 @@ TOKEN_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.
 """One token's time is some milliseconds, and its objectives lie between 10 and 200 ms."""
 CLIENT_GONE = 499
 """Stands for a status where the client left before it was sent one."""
+ERROR = 400
+"""Statuses from here on are no answers of a model."""
 
 
-class Outcome(msgspec.Struct):
-    """What became of one request that named a known model."""
+Tokens = tuple[int | None, int | None, bool]
+"""Prompt tokens, completion tokens, and whether the latter are a count of events, for want of a `usage`; `None` where nothing says."""
 
-    model_uid: str
-    status: int
-    duration_s: float
-    route_s: float | None
-    """Time from being routed to a replica to the end of its answer; `None` if it did not answer, or not to the end."""
-    first_token_s: float | None
-    """Time to the first event of a stream, or to the first body byte; `None` if none came."""
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    estimated: bool
-    """`completion_tokens` is a count of events, for want of a `usage`."""
-    streamed: bool
-    """The answer came as events."""
 
-    @property
-    def token_s(self) -> float | None:
-        """Time per token after the first; only a stream shows when its tokens came."""
-        if not self.streamed or self.first_token_s is None or self.completion_tokens is None or self.completion_tokens < 2:
-            return None
-        return (self.duration_s - self.first_token_s) / (self.completion_tokens - 1)
+def token_s(duration_s: float, first_token_s: float, tokens: int) -> float | None:
+    """Time per token after the first, of an answer that came as events; `None` if there was but one."""
+    return (duration_s - first_token_s) / (tokens - 1) if tokens > 1 else None
 
 
 class _Series:
@@ -90,20 +74,36 @@ class Measures:
             series = self._statuses[status] = self.requests.labels(str(status))
         series.value += 1
 
-    def record(self, outcome: Outcome) -> None:
-        """A request that named a known model has ended."""
-        self.count(outcome.status)
-        series = self._models.get(outcome.model_uid)
+    def record(
+        self,
+        model_uid: str,
+        status: int,
+        duration_s: float,
+        route_s: float | None,
+        first_token_s: float | None,
+        tokens: Tokens,
+        streamed: bool,
+    ) -> None:
+        """A request that named a known model has ended.
+
+        `route_s`: from being routed to a replica to the end of its answer; `None` if it did not answer, or not to the end.
+        `first_token_s`: to the first event of a stream, or to the first body byte; `None` if none came. `streamed`: it came as events.
+        Plain arguments, for to make an object of them takes 0.5 us.
+        """
+        self.count(status)
+        series = self._models.get(model_uid)
         if series is None:
-            series = self._models[outcome.model_uid] = _Series(self, outcome.model_uid)
-        series.duration.observe(outcome.duration_s)
-        if outcome.route_s is not None:
-            series.route.observe(outcome.route_s)
-        if outcome.first_token_s is not None:
-            series.first_token.observe(outcome.first_token_s)
-        if outcome.streamed and (token_s := outcome.token_s) is not None:
-            series.token.observe(token_s)
-        if outcome.prompt_tokens is not None:
-            series.prompt.value += outcome.prompt_tokens
-        if outcome.completion_tokens is not None:
-            (series.completion_estimated if outcome.estimated else series.completion).value += outcome.completion_tokens
+            series = self._models[model_uid] = _Series(self, model_uid)
+        series.duration.observe(duration_s)
+        if route_s is not None:
+            series.route.observe(route_s)
+        if first_token_s is not None:
+            series.first_token.observe(first_token_s)
+        prompt, completion, estimated = tokens
+        if prompt is not None:
+            series.prompt.value += prompt
+        if completion is None:
+            return
+        (series.completion_estimated if estimated else series.completion).value += completion
+        if streamed and first_token_s is not None and (each := token_s(duration_s, first_token_s, completion)) is not None:
+            series.token.observe(each)

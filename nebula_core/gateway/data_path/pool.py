@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from nebula_core.gateway.data_path.upstream import EngineConnection
 
 if TYPE_CHECKING:
+    from nebula_core.gateway.data_path.http import Request
     from nebula_core.gateway.data_path.services import Limits
 
 FORGET_S = 60.0
@@ -38,9 +39,13 @@ class Endpoint:
         self.open = 0
         self.used_at = now
 
-    def take(self) -> EngineConnection | None:
-        """An idle connection, if there is one."""
-        return self.idle.pop() if self.idle else None
+    def request_head(self, request: Request, api_key: str, length: int) -> bytes:
+        """The head that an engine here is sent for a client's request. `length`: of the body in bytes."""
+        parts = [b"POST ", self.prefix, request.target, b" HTTP/1.1\r\n", self.host_line, *request.lines]
+        if api_key:
+            parts.append(b"authorization: Bearer %b\r\n" % api_key.encode())
+        parts.append(b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request.request_id, length))
+        return b"".join(parts)
 
     def keep(self, connection: EngineConnection) -> bool:
         """Take an idle connection back; `False` if there are enough."""

@@ -59,7 +59,17 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Read on; what is complete is then in `ready`."""
         self.pending_bytes += len(data)
-        self._parse(data)
+        upgrade_at = None
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            upgrade_at = upgrade.args[0]
+        except HttpParserError as error:
+            if not self.ended:  # else these are bytes after a request that was announced as the last
+                cause = error.__context__
+                self.refuse(cause.answer if isinstance(cause, Refused) else errors.bad_http(str(error).rstrip(".")))
+        if upgrade_at is not None:  # not in the handler above, for a refusal in there would lose its cause
+            self._decline_upgrade(data[upgrade_at:])
         if self.pending_bytes > 2 * self._max_head_bytes and self.request is None and not self.ended:  # one field without an end
             self.refuse(errors.head_too_large(self._max_head_bytes))
 
@@ -78,19 +88,6 @@ class RequestReader:
         """Break the cycle with the parser, which holds this object's methods."""
         del self._parser
 
-    def _parse(self, data: bytes) -> None:
-        upgrade_at = None
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            upgrade_at = upgrade.args[0]
-        except HttpParserError as error:
-            if not self.ended:  # else these are bytes after a request that was announced as the last
-                cause = error.__context__
-                self.refuse(cause.answer if isinstance(cause, Refused) else errors.bad_http(str(error).rstrip(".")))
-        if upgrade_at is not None:  # not in the handler above, for a refusal in there would lose its cause
-            self._decline_upgrade(data[upgrade_at:])
-
     def _decline_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1, as RFC 9110 allows.
 
@@ -101,7 +98,7 @@ class RequestReader:
         names = (b"content-length", b"transfer-encoding")
         framing = b"".join(b"%b: %b\r\n" % (name, request.fields[name]) for name in names if name in request.fields)
         self._parser = HttpRequestParser(self)
-        self._parse(b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, rest))
+        self.feed(b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, rest))
 
     def on_url(self, part: bytes) -> None:
         """A part of the target: it may come in several."""

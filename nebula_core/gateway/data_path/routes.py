@@ -13,13 +13,13 @@ from nebula_core.gateway.data_path.models import PREFIX, list_models, one_model
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.services import Services
 
-INFERENCE = frozenset(
-    b"/v1/" + name
+INFERENCE = {
+    f"/v1/{name}".encode(): f"/v1/{name}"
     for name in (
-        *(b"chat/completions", b"completions", b"embeddings", b"responses", b"messages", b"messages/count_tokens", b"rerank", b"score"),
-        *(b"audio/speech", b"audio/transcriptions", b"audio/translations", b"images/generations", b"images/edits", b"moderations"),
+        *("chat/completions", "completions", "embeddings", "responses", "messages", "messages/count_tokens", "rerank", "score"),
+        *("audio/speech", "audio/transcriptions", "audio/translations", "images/generations", "images/edits", "moderations"),
     )
-)
+}
 """Paths that are known to be POST's, so that another method gets 405 and not 404. Any other path may be POSTed to as well."""
 
 _READ = b"GET, HEAD, OPTIONS"
@@ -49,8 +49,9 @@ def is_own(path: bytes) -> bool:
 
 def is_relayed(request: Request) -> bool:
     """Whether the request is for an engine."""
-    target = request.target
-    return request.method == b"POST" and (target in INFERENCE or not (target.startswith(_NOT_RELAYED) and _stays(request.path)))
+    if request.method != b"POST":
+        return False
+    return request.known_path != "" or not (request.target.startswith(_NOT_RELAYED) and _stays(request.path))
 
 
 def _stays(path: bytes) -> bool:
@@ -98,7 +99,8 @@ def check(request: Request, max_body_bytes: int) -> None:
         raise Refused(bad_http("the only Transfer-Encoding here is chunked"))
     if b"content-length" in fields and int(fields[b"content-length"]) > max_body_bytes:
         raise Refused(too_large(max_body_bytes))
-    if target not in INFERENCE:  # looking into a path would take half of this function's time
+    request.known_path = INFERENCE.get(target, "")
+    if not request.known_path:  # looking into a path would take half of this function's time
         _check_target(request, target)
 
 

@@ -9,7 +9,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
 from nebula_core.gateway.data_path.client import ClientConnection
@@ -59,7 +59,7 @@ class Server:
             first_byte_s=settings.first_byte_timeout_s,
             idle_s=settings.idle_timeout_s,
             now=clock(),
-            new_request_id=_request_ids(),
+            request_ids=_request_ids(),
         )
         self._servers: list[asyncio.Server] = []
         self._sweep_s = _sweep_interval(settings, limits)
@@ -127,7 +127,6 @@ def _sweep_interval(settings: GatewaySettings, limits: Limits) -> float:
     return min(SLOWEST_SWEEP_S, max(0.01, shortest / 10))
 
 
-def _request_ids() -> Callable[[], bytes]:
+def _request_ids() -> Iterator[bytes]:
     """Ids that no other worker makes: a random part drawn once, and a count."""
-    prefix, count = secrets.token_hex(8).encode(), itertools.count(1)
-    return lambda: b"req-%b-%x" % (prefix, next(count))
+    return map((b"req-" + secrets.token_hex(8).encode() + b"-%x").__mod__, itertools.count(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ class Services:
     """These three are copies of settings: an attribute of a pydantic model costs 50 ns, and the last one is read per piece."""
     now: float
     """The same at the last sweep: exact enough for timeouts, and free."""
-    new_request_id: Callable[[], bytes]
+    request_ids: Iterator[bytes]
     draining: bool = False
     connections: set[ClientConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -77,7 +77,7 @@ class Services:
         """Give a request its id, the client's own if that is sane, and the lines that go on every answer to it."""
         fields = request.fields
         given = fields.get(b"x-request-id")
-        request.request_id = given if given is not None and _SANE_ID.fullmatch(given) else self.new_request_id()
+        request.request_id = given if given is not None and _SANE_ID.fullmatch(given) else next(self.request_ids)
         lines = b"x-request-id: %b\r\n" % request.request_id
         request.return_lines = lines + self.cors.lines(fields.get(b"origin")) if self.cors.enabled else lines
 

@@ -8,6 +8,9 @@ import msgspec
 
 from nebula_core.gateway.data_path.errors import envelope
 
+NEXT_EVENT, FIRST_EVENT = b"\ndata:", b"data:"
+"""How an event begins, in a piece and at its start. JSON holds no bare line feed, so that text cannot be taken for an event."""
+
 _FIELD = re.compile(rb"(?:^|[\r\n])[^:\r\n]")
 
 
@@ -19,11 +22,6 @@ def is_stream(content_type: bytes, content_encoding: bytes) -> bool:
 def has_event(body: bytes) -> bool:
     """Whether the start of a stream holds more than comments and empty lines."""
     return _FIELD.search(body) is not None
-
-
-def count_events(body: bytes) -> int:
-    """Events that begin in this piece. JSON holds no bare line feed, so that text cannot be taken for an event."""
-    return body.count(b"\ndata:") + body.startswith(b"data:")
 
 
 def error_event(message: str, code: str, *, mid_event: bool) -> bytes:

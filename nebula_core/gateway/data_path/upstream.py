@@ -1,25 +1,43 @@
-"""One connection to an engine: a request goes out, the pieces of its answer come back to the exchange that asked."""
+"""One connection to an engine: a request goes out, the pieces of its answer come back to whoever asked."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, cast
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal, cast
 
 from nebula_core.gateway.data_path.answer_reader import AnswerReader, BadAnswerError
 from nebula_core.gateway.data_path.http import JOIN_BYTES
 
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.pool import Endpoint
-    from nebula_core.gateway.data_path.relay import Exchange
 
 logger = logging.getLogger("nebula.gateway")
 
 
-class EngineConnection(asyncio.Protocol):
-    """An HTTP/1.1 client connection that carries one exchange at a time and is kept for the next."""
+class Receiver(ABC):
+    """Whoever has asked, and gets the answer."""
 
-    __slots__ = ("_exchange", "answer", "answered", "endpoint", "idle_since", "reused", "transport")
+    __slots__ = ()
+
+    @abstractmethod
+    def received(self, body: bytes, complete: bool) -> None:
+        """The next piece of the answer has come, maybe empty, maybe the last."""
+
+    @abstractmethod
+    def lost(self, failure: Literal["reset"]) -> None:
+        """The connection has ended before the answer did."""
+
+    @abstractmethod
+    def crash(self) -> None:
+        """A fault of the gateway's own, which has been logged."""
+
+
+class EngineConnection(asyncio.Protocol):
+    """An HTTP/1.1 client connection that carries one request at a time and is kept for the next."""
+
+    __slots__ = ("_receiver", "answer", "answered", "endpoint", "idle_since", "reused", "transport")
 
     transport: asyncio.Transport
 
@@ -29,21 +47,21 @@ class EngineConnection(asyncio.Protocol):
         self.answered = False
         """Any byte has come back for the present request."""
         self.reused = False
-        """It has carried an exchange before, so that the engine may be about to close it."""
+        """It has carried a request before, so that the engine may be about to close it."""
         self.idle_since = 0.0
-        self._exchange: Exchange | None = None
+        self._receiver: Receiver | None = None
 
-    def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
-        """Send a request and hand what comes back to `exchange`."""
-        self._exchange = exchange
+    def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
+        """Send a request and hand what comes back to `receiver`."""
+        self._receiver = receiver
         if len(body) <= JOIN_BYTES:
             self.transport.write(head + body)
         else:
             self.transport.writelines((head, body))
 
     def release(self, now: float) -> None:
-        """The exchange has its answer: keep the connection if it can carry another."""
-        self._exchange = None
+        """The request has its answer: keep the connection if it can carry another."""
+        self._receiver = None
         answer, transport = self.answer, self.transport
         unsent = transport.get_write_buffer_size()  # the engine has answered without reading the whole request
         if answer.surplus or unsent or not answer.keep_alive or transport.is_closing() or not self.endpoint.keep(self):
@@ -55,7 +73,7 @@ class EngineConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close it at once: an engine takes that as the end of the request."""
-        self._exchange = None
+        self._receiver = None
         self.transport.abort()
 
     # --- called by the event loop
@@ -67,34 +85,34 @@ class EngineConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer."""
-        exchange = self._exchange
-        if exchange is None:  # nothing was asked
+        receiver = self._receiver
+        if receiver is None:  # nothing was asked
             self.transport.abort()
             return
         self.answered = True
         try:
             body = self.answer.feed(data)
-            exchange.received(body, self.answer.complete)
+            receiver.received(body, self.answer.complete)
         except BadAnswerError as error:
             logger.warning("%s sent what is no answer: %s", self.endpoint.url, error)
             self.close()
-            exchange.lost("reset")
+            receiver.lost("reset")
         except Exception:  # a fault here must cost one request, and neither its charge nor the worker
             logger.exception("an answer of %s could not be passed on", self.endpoint.url)
-            exchange.crash()
+            receiver.crash()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, whoever ended it."""
         self.endpoint.lost(self)
         self.answer.close()
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
             return
         try:
             if exc is None and self.answer.ends_with_connection:
-                exchange.received(b"", True)
+                receiver.received(b"", True)
             else:
-                exchange.lost("reset")
+                receiver.lost("reset")
         except Exception:  # as above
             logger.exception("the end of a connection to %s could not be handled", self.endpoint.url)
-            exchange.crash()
+            receiver.crash()
