@@ -11,8 +11,9 @@ from nebula_store_etcd.settings import EtcdSettings
 if TYPE_CHECKING:
     import typer
 
-# Read by gRPC when it is imported. It would write a line of its own for every handshake that fails and every process that is started.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Read by gRPC when it is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")  # else its fork handlers now and then abort a child before that runs its program
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it writes a line of its own for every handshake that fails
 
 
 def build(context: Context, settings: EtcdSettings) -> Store:
