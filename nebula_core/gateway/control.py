@@ -20,7 +20,7 @@ from pathlib import Path
 from nebula_core.errors import NebulaError
 from nebula_core.gateway import feed
 from nebula_core.gateway.heartbeat import Heartbeat
-from nebula_core.gateway.hub import WorkerHub
+from nebula_core.gateway.hub import Explained, WorkerHub
 from nebula_core.gateway.kept_table import KeptTable
 from nebula_core.gateway.peer_listener import PeerListener
 from nebula_core.gateway.peers import Peers
@@ -112,6 +112,10 @@ class GatewayControl:
     def snapshot(self) -> Snapshot:
         """The workers' metrics, as one."""
         return self._hub.snapshot()
+
+    async def explain(self, request_id: str) -> Explained:
+        """Why the workers sent a request where they sent it, as far as they still know."""
+        return await self._hub.explain(request_id)
 
     async def _bind(self, patience_s: float) -> list[socket.socket]:
         gateway, loop = self._settings.gateway, asyncio.get_running_loop()
