@@ -143,7 +143,15 @@ class NodeDaemon:
                 self._apply(action)
             next_s = next_start_s(self._states.values(), self._clock())
             heartbeat_s = self._settings.node.heartbeat_s
-            await self._changes.wait(heartbeat_s if next_s is None else min(heartbeat_s, next_s))
+            changed = await self._changes.wait(heartbeat_s if next_s is None else min(heartbeat_s, next_s))
+            self._reporter.see({key: self._revision_of(key) for key in changed if self._is_ours(key)})
+
+    def _is_ours(self, key: str) -> bool:
+        return key.startswith(keys.ENDPOINTS) and keys.replica_of(key) in self._states
+
+    def _revision_of(self, key: str) -> int:
+        entry = self._mirror.entry(key)
+        return entry.mod_revision if entry else 0
 
     def _say_unlisted(self, plans: Mapping[str, NodePlan]) -> None:
         found = unlisted(plans, self._states)

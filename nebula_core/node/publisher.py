@@ -32,10 +32,16 @@ class Publisher:
     def __init__(self, store: Store, node_id: str, logger: logging.Logger) -> None:
         self._store, self._node_id, self._logger = store, node_id, logger
         self._known: dict[str, Standing] = {}
+        self._seen: dict[str, int] = {}
+        """Revisions at which keys were seen to stand since the last report."""
         self._in_doubt: deque[bytes] = deque(maxlen=MOST_IN_DOUBT)
         """Heartbeats that may have been written, or may yet be: the store has not answered."""
         self._is_silent = False
         self._has_namesake = False
+
+    def see(self, revisions: Mapping[str, int]) -> None:
+        """Keys stand at these revisions (0: there is none). What is not as it was left here is read before the next report, and mended."""
+        self._seen.update(revisions)
 
     async def publish(self, values: Values, leased: Values, lease: str) -> bool:
         """Bring the store to `values`, and to `leased` under `lease` if there is one; false if that could not be done now.
@@ -68,7 +74,10 @@ class Publisher:
 
     async def _read_unknown(self, wanted: Values, leases: Mapping[str, str]) -> None:
         """With a lease its keys go as well: under a new one nothing is known of them."""
-        self._known = {key: known for key, known in self._known.items() if key in wanted}
+        seen, self._seen = self._seen, {}
+        self._known = {
+            key: known for key, known in self._known.items() if key in wanted and seen.get(key, known.revision) == known.revision
+        }
         for key in wanted:
             known = self._known.get(key)
             if known is None or (known.lease != leases.get(key, "") and known.lease):

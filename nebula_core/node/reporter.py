@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nebula_core.errors import LeaseLost
 from nebula_core.interfaces import Store
@@ -41,6 +41,12 @@ class Reporter:
     def wake(self) -> None:
         """There may be something new."""
         self._something.set()
+
+    def see(self, revisions: Mapping[str, int]) -> None:
+        """Keys of endpoints were seen to change in the store; 0: they are gone. If that was somebody else, they are written anew."""
+        if revisions:
+            self._publisher.see(revisions)
+            self.wake()
 
     def tell(self, status: NodeStatus) -> None:
         """What the node says of itself from now on; `wake` has it written."""

@@ -44,6 +44,7 @@ from nebula_core.types import (
 
 logger = logging.getLogger("test")
 UID = "org/model"
+ENDPOINT = keys.endpoint(UID, "0")
 
 
 class MoodyStore(EmbeddedStore):
@@ -219,7 +220,7 @@ async def test_the_node_and_its_engines_signals_are_in_the_store(fleet):
         assert node.machine.memory_total_bytes > 0
         await eventually(lambda: fleet.lists(f"{UID}/0"))
         assert (await fleet.store.get(keys.node("n"))).leased
-        assert not (await fleet.store.get(keys.endpoint(UID, "0"))).leased
+        assert not (await fleet.store.get(ENDPOINT)).leased
 
 
 async def test_replicas_get_ports_and_keys_of_their_own(fleet):
@@ -261,7 +262,7 @@ async def test_the_next_daemon_adopts_what_runs(fleet):
         await fleet.plan(assignment())
         before = await fleet.when(READY)
         pid = await fleet.pid()
-    await fleet.store.transact([Delete(keys.endpoint(UID, "0"))])
+    await fleet.store.transact([Delete(ENDPOINT)])
     async with fleet.node():
         assert await fleet.when(READY) == before
         assert await fleet.pid() == pid
@@ -274,7 +275,7 @@ async def test_an_adopted_engine_that_no_plan_speaks_of_keeps_running(fleet):
         await fleet.plan(assignment())
         await fleet.when(READY)
         pid = await fleet.pid()
-    await fleet.store.transact([Delete(keys.placement(UID)), Delete(keys.endpoint(UID, "0"))])
+    await fleet.store.transact([Delete(keys.placement(UID)), Delete(ENDPOINT)])
     async with fleet.node():
         await fleet.when(READY)
         assert await fleet.pid() == pid
@@ -529,6 +530,21 @@ async def test_a_lost_lease_is_replaced_and_the_heartbeat_written_again(fleet):
         async def again():
             entry = await fleet.store.get(keys.node("n"))
             return entry is not None and entry.create_revision != first.create_revision
+
+        await eventually(again)
+
+
+@pytest.mark.parametrize("write", [Delete(ENDPOINT), Put(ENDPOINT, b"nonsense")])
+async def test_an_endpoint_that_somebody_deletes_or_overwrites_is_written_again(fleet, write):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+        ours = await fleet.store.get(ENDPOINT)
+        await fleet.store.transact([write])
+
+        async def again():
+            entry = await fleet.store.get(ENDPOINT)
+            return entry is not None and entry.value == ours.value
 
         await eventually(again)
 

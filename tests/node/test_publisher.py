@@ -131,6 +131,26 @@ async def test_an_endpoint_that_has_moved_to_another_node_is_left_to_it(store, p
     assert (await store.value(ENDPOINT, EndpointInfo)).node_id == "n"
 
 
+@pytest.mark.parametrize("write", [Delete(ENDPOINT), Put(ENDPOINT, codec.encode(endpoint(url="http://elsewhere"))), Put(ENDPOINT, b"[]")])
+async def test_what_somebody_else_wrote_over_an_endpoint_is_mended_once_it_is_seen(store, publisher, write):
+    ours, lease = {ENDPOINT: endpoint(url="http://here")}, await store.grant(60)
+    await publisher.publish(ours, status(), lease)
+    await store.transact([write])
+    entry = await store.get(ENDPOINT)
+    publisher.see({ENDPOINT: entry.mod_revision if entry else 0})
+    assert await publisher.publish(ours, status(), lease)
+    assert (await store.value(ENDPOINT, EndpointInfo)).url == "http://here"
+
+
+async def test_to_see_its_own_write_costs_nothing(store, publisher):
+    ours, lease = {ENDPOINT: endpoint(url="http://here")}, await store.grant(60)
+    await publisher.publish(ours, status(), lease)
+    publisher.see({ENDPOINT: (await store.get(ENDPOINT)).mod_revision})
+    before = store.transactions
+    assert await publisher.publish(ours, status(), lease)
+    assert store.transactions == before
+
+
 async def test_under_a_new_lease_the_heartbeat_is_written_anew(store, publisher):
     first, second = await store.grant(60), await store.grant(60)
     await publisher.publish({STATS: EndpointStats(running=1)}, status(), first)
