@@ -193,6 +193,7 @@ def _admin(app: App, gateway: GatewayControl | None, prefixes: Sequence[str]) ->
         snapshot=snapshot,
         exporters=app.exporters(),
         followed=prefixes,
+        explain=gateway.explain if gateway else None,
     )
     api = make_app(view, token.ensure(app.settings.data_dir))
     api.state.nebula = app

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nebula_core.cli import apply, chat, config, extensions, models, plugins, serve, status
+from nebula_core.cli import apply, chat, config, explain, extensions, models, plugins, serve, status
 from nebula_core.cli.output import say_error
 from nebula_core.errors import NebulaError
 
@@ -43,6 +43,7 @@ def make_app() -> typer.Typer:
     _add(app, apply.apply, "Operate", "nebula apply lab.toml")
     app.add_typer(_models(), name="models", rich_help_panel="Operate")
     _add(app, chat.chat, "Use", 'nebula chat smollm2 "Why is the sky blue?"')
+    _add(app, explain.explain, "Inspect", "nebula explain req-9f86d081884c7d65-2a")
     _add(app, plugins.plugins, "Inspect", "nebula plugins")
     _add(app, config.config, "Inspect", "nebula config --settings lab.toml")
     return app

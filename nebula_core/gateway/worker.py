@@ -141,6 +141,8 @@ class Worker:
                 router.shared = [] if message.wanted else None
             case link.Events():
                 router.observe(message.events)
+            case link.Explain():
+                link.write(writer, link.Explanations(message.number, router.explain(message.request_id)))
             case link.Retire():
                 self._retire(message.drain_s)
 

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-from nebula_core.interfaces import Strategy
+import msgspec
+
+from nebula_core.interfaces import Explanation, Strategy
 from nebula_core.metrics import Metrics, Value
 from nebula_core.router.candidate import Candidate, Lost, ModelRoute, RouteEvent, RouteRequest
 from nebula_core.router.guard import Charge, Failure
@@ -126,6 +128,17 @@ class Router:
                     strategy.observe(event)
                 except Exception:  # noqa: BLE001 - as in `note`
                     self._complain(name)
+
+    def explain(self, request_id: str) -> tuple[Explanation, ...]:
+        """What the strategies still know of their decisions on a request, in order of time."""
+        found: list[Explanation] = []
+        for name, strategy in self._strategies.items():
+            try:
+                told = [{**msgspec.to_builtins(decision), "strategy": name} for decision in strategy.explain(request_id)]
+                found += msgspec.convert(told, list[Explanation])  # what is of another type could not be sent
+            except Exception:  # noqa: BLE001 - as in `note`
+                self._complain(name)
+        return tuple(sorted(found, key=lambda decision: decision.at))
 
     def _in_use(self) -> list[tuple[str, Strategy]]:
         """The strategies that observe and that some model is routed by: an event for another one would be for nobody."""

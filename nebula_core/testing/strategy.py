@@ -61,6 +61,20 @@ class StrategyContract(ABC):
             candidates[0].set_stats(msgspec.convert({signal: 1}, EndpointStats))
             assert strategy.select(request, candidates) is None
 
+    def test_it_explains_its_own_decisions_alone(self) -> None:
+        """Each as it was made; of requests that it never saw there are none."""
+        strategy, candidates = self.make_strategy(), make_candidates(3)
+        pick = strategy.select(RouteRequest("r", "m", "/v1/completions", b"{}"), candidates)
+        told = strategy.explain("r")
+        assert len(told) == (pick is not None and strategy.explains > 0)
+        for decision in told:
+            assert pick is not None
+            assert (decision.request_id, decision.model_uid) == ("r", "m")
+            assert (decision.picked, decision.reason) == (pick.candidate.route.replica_id, pick.reason)
+            assert {one.replica_id for one in decision.candidates} <= {"0", "1", "2"}
+            assert msgspec.json.decode(msgspec.json.encode(decision), type=type(decision)) == decision
+        assert not strategy.explain("unseen")
+
     def test_it_does_not_change_the_candidates(self) -> None:
         """Charging is the router's business."""
         strategy, candidates = self.make_strategy(), make_candidates(3)

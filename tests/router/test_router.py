@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nebula_core import Candidate, Pick, RouteEvent, RouteRequest, Strategy
+from nebula_core import Candidate, Explanation, Pick, RouteEvent, RouteRequest, Strategy
 from nebula_core.metrics import Metrics
 from nebula_core.router.candidate import Lost, ModelRoute, Route
 from nebula_core.router.router import Router
@@ -37,10 +37,25 @@ class Broken(Strategy):
     def observe(self, event: RouteEvent) -> None:
         raise ZeroDivisionError
 
+    def explain(self, request_id: str) -> Sequence[Explanation]:
+        raise ZeroDivisionError
+
 
 class Careless(Strategy):
     def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick | None:
         return candidates[0]  # which is no Pick
+
+    def explain(self, request_id: str) -> Sequence[Explanation]:
+        return [Explanation(request_id=request_id, model_uid="m", at=1.0, picked=0, reason="careless")]  # an id is no number
+
+
+class Talkative(Fewest):
+    def __init__(self, *decided_at: float) -> None:
+        super().__init__()
+        self.decided_at = decided_at
+
+    def explain(self, request_id: str) -> Sequence[Explanation]:
+        return [Explanation(request_id=request_id, model_uid="m", at=at, picked="0", reason="fewest") for at in self.decided_at]
 
 
 class Clock:
@@ -185,6 +200,15 @@ def test_what_one_worker_saw_its_peer_observes_as_it_was():
     assert fewest.seen == seeing.shared
     assert [event.kind for event in fewest.seen] == ["charged", "first_token", "finished"]
     assert hearing.shared is None
+
+
+def test_decisions_of_all_strategies_are_told_in_order_of_time_and_a_strategy_that_fails_is_left_out(caplog):
+    strategies = {"a": Talkative(2.0, 4.0), "broken": Broken(), "careless": Careless(), "b": Talkative(3.0), "mute": Undecided()}
+    logger = logging.getLogger("test")
+    router = Router(RoutingTable(), strategies, default="a", fallback="b", clock=Clock(), metrics=Metrics(), logger=logger)
+    told = [(one.at, one.strategy, one.request_id) for one in router.explain("r")]
+    assert told == [(2.0, "a", "r"), (3.0, "b", "r"), (4.0, "a", "r")]
+    assert [name for name in strategies if f"strategy '{name}' failed" in caplog.text] == ["broken", "careless"]
 
 
 def test_a_restarted_engine_begins_without_load_and_the_old_one_is_gone():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from nebula_core import Provider, Strategy, hookimpl
-from nebula_strategy_prefix.decisions import Explanation, Term
 from nebula_strategy_prefix.settings import PrefixSettings
 from nebula_strategy_prefix.strategy import Prefix
 
-__all__ = ["Explanation", "Prefix", "PrefixSettings", "Term", "nebula_register_strategies"]
+__all__ = ["Prefix", "PrefixSettings", "nebula_register_strategies"]
 
 
 @hookimpl

@@ -6,39 +6,16 @@ from collections import deque
 
 import msgspec
 
+from nebula_core import Considered, Explanation
 from nebula_strategy_prefix.replica import Costs
 
-
-class Term(msgspec.Struct, frozen=True):
-    """What one candidate would have cost."""
-
-    replica_id: str
-    cached_bytes: int
-    """Bytes of the prompt that it was believed to hold."""
-    uncached_bytes: int
-    wait_s: float
-    """Expected seconds until the request's turn."""
-    prefill_s: float
-    """Expected seconds to compute what it does not hold."""
-    delay_s: float
-    """What that work was expected to cost those who come later, in seconds; not part of this request's own time."""
-    load: float
-    """Requests on it, waiting or running."""
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """One choice. `wait_s + prefill_s` of the picked candidate is its predicted time to first token."""
-
-    request_id: str
-    model_uid: str
-    at: float
-    """Monotonic seconds of the worker that chose."""
-    picked: str
-    """The `replica_id` that was chosen."""
-    reason: str
-    total_bytes: int
-    candidates: tuple[Term, ...]
-    """The cheapest first."""
+MOST_EXPLAINED = 8
+"""Choices that are explained of one request id, the last ones: clients may give every request the same id."""
+WHY = {
+    "prefix_hit": "among those of the least cost it holds the most of the prompt",
+    "prefix_spill": "it costs the least, though another holds more of the prompt",
+    "prefix_new": "it is among those of the least cost, and no replica holds any of the prompt",
+}
 
 
 class Decision(msgspec.Struct, gc=False):
@@ -59,15 +36,34 @@ class Decision(msgspec.Struct, gc=False):
 
     def explain(self) -> Explanation:
         """The choice in full."""
-        terms = sorted(map(self._term, range(len(self.members))), key=lambda term: term.wait_s + term.prefill_s + term.delay_s)
-        picked, _ = self.members[self.picked]
-        return Explanation(self.request_id, self.model_uid, self.at, picked, self.reason, self.total, candidates=tuple(terms))
+        terms = sorted(map(self._term, range(len(self.members))), key=lambda term: term.figures["cost_s"])
+        wait_s, prefill_s = self.costs.waits[self.picked], self.costs.prefills[self.picked]
+        return Explanation(
+            request_id=self.request_id,
+            model_uid=self.model_uid,
+            at=self.at,
+            picked=self.members[self.picked][0],
+            reason=self.reason,
+            why=WHY[self.reason],
+            figures={"prompt_bytes": self.total, "expected_first_token_s": wait_s + prefill_s},
+            candidates=tuple(terms),
+        )
 
-    def _term(self, i: int) -> Term:
+    def _term(self, i: int) -> Considered:
+        """What one candidate would have cost; `delay_s` is what its work would have cost those who come later."""
         (name, slot), costs = self.members[i], self.costs
         uncached, wait_s, prefill_s = self.work[slot], costs.waits[i], costs.prefills[i]
         delay_s = prefill_s * self.delayed_per_s * (wait_s + prefill_s)
-        return Term(name, self.total - uncached, uncached, wait_s, prefill_s, delay_s, costs.loads[i])
+        figures = {
+            "cost_s": wait_s + prefill_s + delay_s,
+            "wait_s": wait_s,
+            "prefill_s": prefill_s,
+            "delay_s": delay_s,
+            "cached_bytes": self.total - uncached,
+            "uncached_bytes": uncached,
+            "load": costs.loads[i],
+        }
+        return Considered(name, figures)
 
 
 class Decisions:
@@ -79,5 +75,6 @@ class Decisions:
         """Keep one, and forget the oldest."""
 
     def explain(self, request_id: str) -> list[Explanation]:
-        """All choices that were made for a request, the first one first: a retry is a choice of its own."""
-        return [decision.explain() for decision in self._last if decision.request_id == request_id]
+        """The choices that were made for a request, the first one first: a retry is a choice of its own."""
+        found = [decision for decision in self._last if decision.request_id == request_id]
+        return [decision.explain() for decision in found[-MOST_EXPLAINED:]]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from nebula_core import Candidate, Context, Pick, PrefixBlocks, RouteEvent, RouteRequest, Strategy
+from nebula_core import Candidate, Context, Explanation, Pick, PrefixBlocks, RouteEvent, RouteRequest, Strategy
 from nebula_strategy_prefix.counters import Counters
-from nebula_strategy_prefix.decisions import Decision, Decisions, Explanation
+from nebula_strategy_prefix.decisions import Decision, Decisions
 from nebula_strategy_prefix.fleet import Fleet
 from nebula_strategy_prefix.replica import Costs, Replica, weigh
 from nebula_strategy_prefix.settings import PrefixSettings
@@ -43,6 +43,7 @@ class Prefix(Strategy):
         self._hash_seed, self._max_blocks = settings.hash_seed, settings.max_blocks  # a pydantic attribute costs 50 ns
         self._clock = context.clock
         self._counters = Counters(context)
+        self.explains = settings.decisions
         self._decisions = Decisions(settings.decisions)
         self._fleets: dict[str, Fleet] = {}
         self._picked: Picked | None = None

@@ -195,7 +195,7 @@ def test_a_dispatch_that_failed_is_undone():
     world.now += 60
     second = world.send(*range(40))
     assert world.value("nebula_strategy_prefix_decision_total") == {("prefix_new",): 2}
-    assert world.strategy.explain(second.request_id)[0].candidates[0].wait_s == 0
+    assert world.strategy.explain(second.request_id)[0].candidates[0].figures["wait_s"] == 0
 
 
 def test_a_failure_after_the_first_token_leaves_the_prompt_cached():
@@ -213,14 +213,14 @@ def test_what_a_failed_sibling_took_back_is_believed_again_at_the_first_token():
     failing, sibling = world.send(*range(10)), world.send(*range(10))
     failing.fail("aborted")
     world.answer(sibling, 1)
-    assert world.strategy.explain(world.send(*range(10)).request_id)[0].candidates[0].cached_bytes == 10 * BLOCK
+    assert world.strategy.explain(world.send(*range(10)).request_id)[0].candidates[0].figures["cached_bytes"] == 10 * BLOCK
 
 
 def test_a_cache_is_as_large_as_its_engine_says():
     world = World(1, bytes_per_token=4, kv_capacity_tokens=1_000_000)
     world.table.replica("m", "0").set_stats(EndpointStats(kv_capacity_tokens=5 * BLOCK // 4))
     world.answer(world.send(*range(10)), 1)
-    assert world.strategy.explain(world.send(*range(10)).request_id)[0].candidates[0].cached_bytes == 5 * BLOCK
+    assert world.strategy.explain(world.send(*range(10)).request_id)[0].candidates[0].figures["cached_bytes"] == 5 * BLOCK
 
 
 def test_distinct_prompts_without_end_do_not_grow_it():
@@ -247,7 +247,7 @@ def test_whole_answers_do_not_pass_for_slow_prompts_where_others_are_streamed():
     for _ in range(20):
         world.answer(world.send(1, streamed=False), 30)
     [decision] = world.strategy.explain(world.send(2).request_id)
-    assert decision.candidates[0].prefill_s < 1
+    assert decision.candidates[0].figures["prefill_s"] < 1
 
 
 def test_where_no_answer_is_streamed_a_busy_home_still_spills_over():
@@ -267,7 +267,7 @@ def test_a_speed_is_learned_from_first_tokens():
     for number in range(1, 30):
         world.answer(world.send(*range(number * 100, number * 100 + 10)), 7.0)
     [decision] = world.strategy.explain(world.send(*range(5000, 5010)).request_id)
-    assert decision.candidates[0].prefill_s == pytest.approx(7.0, rel=0.05)
+    assert decision.candidates[0].figures["prefill_s"] == pytest.approx(7.0, rel=0.05)
 
 
 def test_a_slow_replica_gets_less():
@@ -284,9 +284,9 @@ def test_a_decision_explains_itself():
     home = world.answer(world.send(*range(20)), 1.5)
     charge = world.send(*range(30))
     [decision] = world.strategy.explain(charge.request_id)
-    assert (decision.picked, decision.reason, decision.total_bytes) == (home, "prefix_hit", 30 * BLOCK + 100)
-    assert [term.cached_bytes for term in decision.candidates] == [20 * BLOCK, 0, 0]
-    assert decision.candidates[0].prefill_s < decision.candidates[1].prefill_s
+    assert (decision.picked, decision.reason, decision.figures["prompt_bytes"]) == (home, "prefix_hit", 30 * BLOCK + 100)
+    assert [term.figures["cached_bytes"] for term in decision.candidates] == [20 * BLOCK, 0, 0]
+    assert decision.candidates[0].figures["prefill_s"] < decision.candidates[1].figures["prefill_s"]
     assert world.strategy.explain("unknown") == []
 
 
@@ -294,6 +294,15 @@ def test_only_the_last_decisions_are_kept():
     world = World(1, decisions=2)
     requests = [world.send(number).request_id for number in range(3)]
     assert [len(world.strategy.explain(request_id)) for request_id in requests] == [0, 1, 1]
+
+
+def test_of_an_id_that_every_request_bears_the_last_decisions_are_explained():
+    world = World(1)
+    for number in range(50):
+        world.strategy.select(RouteRequest("same", "m", "/v1/completions", b'{"prompt":"%d"}' % number), world.table.models["m"].candidates)
+        world.now += 1
+    told = world.strategy.explain("same")
+    assert [decision.at for decision in told] == [world.now - ago for ago in range(8, 0, -1)]
 
 
 def test_predicted_and_actual_first_tokens_are_counted():
@@ -341,7 +350,7 @@ def test_any_order_of_events_leaves_sound_estimates(events):
             )
         )
     decision = world.strategy.explain(world.send(1, 11, 12).request_id)[0]
-    assert all(0 <= term.wait_s < 1e6 and 0 <= term.prefill_s < 1e6 for term in decision.candidates)
+    assert all(0 <= term.figures[name] < 1e6 for term in decision.candidates for name in ("wait_s", "prefill_s"))
 
 
 @pytest.mark.parametrize("content", ["", "x" * 5_000_000, "data:image/png;base64," + "iVBORw0KGgo" * 100_000])
