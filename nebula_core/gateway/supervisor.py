@@ -35,8 +35,10 @@ class Supervisor:
                 group.create_task(self._keep(slot, listener), name=f"gateway worker {slot}")
 
     async def wait_gone(self, seconds: float) -> None:
-        """After workers were asked to go: wait for it, at the end by force. No worker is started again."""
+        """After workers were asked to go: wait for it, at the end by force. No worker is started again, and the port is closed."""
         self._stopping = True
+        for listener in self._sockets:
+            listener.close()  # who connects now would wait for nobody, and be cut off when the last worker is gone
         waiting = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
         if not waiting:
             return
