@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from functools import cache
@@ -22,13 +23,14 @@ FORGET_S = 60.0
 class Endpoint:
     """Where an engine listens, and the idle connections to it: the one used last is used next, so that surplus ones grow old."""
 
-    __slots__ = ("_host", "_port", "_tls", "host_line", "idle", "limit", "open", "prefix", "url", "used_at")
+    __slots__ = ("_host", "_port", "_tls", "_unread_bytes", "host_line", "idle", "limit", "open", "prefix", "url", "used_at")
 
-    def __init__(self, url: str, limit: int, tls: Callable[[], ssl.SSLContext], now: float) -> None:
+    def __init__(self, url: str, limit: int, unread_bytes: int, tls: Callable[[], ssl.SSLContext], now: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not the base URL of an engine, such as http://10.0.0.5:8000")
         self.url = url
+        self._unread_bytes = unread_bytes
         self._tls = tls() if parts.scheme == "https" else None
         self._host = parts.hostname
         self._port = parts.port or (443 if self._tls else 80)
@@ -64,7 +66,8 @@ class Endpoint:
         """A new connection. Raises `OSError`: refused, unreachable, no such host, bad certificate, or `TimeoutError`."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port, ssl=self._tls)
+            transport, connection = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port, ssl=self._tls)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._unread_bytes)
         return connection
 
 
@@ -81,7 +84,8 @@ class Pool:
         """The endpoint at this base URL. Raises `ValueError` if it is none."""
         endpoint = self._endpoints.get(url)
         if endpoint is None:
-            endpoint = self._endpoints[url] = Endpoint(url, self._limits.idle_engine_connections, self._tls, self._now)
+            limits = self._limits
+            endpoint = self._endpoints[url] = Endpoint(url, limits.idle_engine_connections, limits.unread_bytes, self._tls, self._now)
         return endpoint
 
     def sweep(self, now: float) -> None:

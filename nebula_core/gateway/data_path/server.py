@@ -8,6 +8,7 @@ import itertools
 import logging
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
@@ -75,7 +76,9 @@ class Server:
             self._timer.cancel()
 
     async def listen(self, listener: socket.socket) -> None:
-        """Accept clients on a bound socket."""
+        """Accept clients on a bound socket. What is set on it here holds for theirs."""
+        if sys.platform == "linux":
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.services.limits.unsent_bytes)
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_server(self.connection, sock=listener, backlog=BACKLOG))
 

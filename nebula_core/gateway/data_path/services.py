@@ -40,6 +40,10 @@ class Limits:
     linger_s: float = 5.0
     write_high_bytes: int = 32 * 1024
     """Bytes waiting for a slow client above which its engine is not read from."""
+    unsent_bytes: int = 64 * 1024
+    """Bytes that the kernel takes for a client beyond what is on its way to it; without a bound up to 4 MiB for one that has stalled."""
+    unread_bytes: int = 64 * 1024
+    """Bytes that the kernel takes from an engine whose client has stalled; without a bound they were 900 KiB per stream, measured."""
     idle_engine_connections: int = 512
     """Idle connections kept per engine."""
     idle_engine_s: float = 4.0
