@@ -96,7 +96,7 @@ class AdminClient:
         except httpx.ConnectError as error:
             raise AdminError(f"no Nebula answers at {self._url}; start one with `nebula up`") from error
         except httpx.HTTPError as error:
-            raise AdminError(f"the admin API at {self._url} did not answer properly: {error or type(error).__name__}") from error
+            raise AdminError(f"the admin API at {self._url} did not answer properly: {str(error) or type(error).__name__}") from error
         except (TypeError, ValueError) as error:
             raise AdminError(f"this cannot be sent as JSON: {error}") from error
         return self._read(answer)

@@ -156,4 +156,4 @@ def _why(peer: Peer, error: BaseException) -> tuple[str, str]:
     where = f"{peer.host}:{peer.port}"
     local = peer.host.startswith("127.") or peer.host in ("localhost", "::1")
     hint = "; if it runs on another machine, set [gateway] peers_host there to an address of that machine" if local else ""
-    return f"{peer.gateway_id} at {where}", f"{error or 'no answer'}{hint}"
+    return f"{peer.gateway_id} at {where}", f"{str(error) or 'no answer'}{hint}"

@@ -51,7 +51,7 @@ def make_fetch(http: httpx.AsyncClient, url: str, api_key: str, timeout_s: float
         except TimeoutError as error:
             raise FetchError(Failure.LATE, f"{url}{path} did not answer within {timeout_s:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise FetchError(Failure.UNREACHABLE, f"{url}{path} cannot be read: {error or type(error).__name__}") from error
+            raise FetchError(Failure.UNREACHABLE, f"{url}{path} cannot be read: {str(error) or type(error).__name__}") from error
 
     return fetch
 

@@ -63,7 +63,7 @@ class LeaseKeeper:
                     return await self._store.grant(self._ttl_s)
             except (StoreUnavailable, TimeoutError) as error:
                 if not failures:
-                    self._logger.warning("no lease can be had now, waiting for the store: %s", error or "no answer")
+                    self._logger.warning("no lease can be had now, waiting for the store: %s", str(error) or "no answer")
                 failures += 1
             await asyncio.sleep(pause_s(failures, random.random()))
 
@@ -77,7 +77,7 @@ class LeaseKeeper:
                 failures = 0
             except (StoreUnavailable, TimeoutError) as error:
                 if not failures:
-                    self._logger.warning("the lease %s cannot be kept alive now: %s", self.lease, error or "no answer")
+                    self._logger.warning("the lease %s cannot be kept alive now: %s", self.lease, str(error) or "no answer")
                 failures += 1
 
     async def _rest(self, seconds: float) -> None:

@@ -87,3 +87,15 @@ async def test_leaving_does_not_fail_while_the_store_is_gone(tmp_path: Path):
     async with store:
         keeper = await LeaseKeeper(store, 10, LOGGER).__aenter__()
     await keeper.__aexit__()
+
+
+class Hanging(EmbeddedStore):
+    """Does not answer when a lease is to be kept alive."""
+
+    async def keep_alive(self, lease: str) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_store_that_hangs_is_said_not_to_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    async with Hanging(tmp_path, EmbeddedSettings(), time.monotonic, LOGGER) as store, LeaseKeeper(store, 0.3, LOGGER) as keeper:
+        await until(lambda: f"the lease {keeper.lease} cannot be kept alive now: no answer" in caplog.text)
