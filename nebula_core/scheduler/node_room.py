@@ -122,10 +122,11 @@ def may_stay(assignment: Assignment, needs: Needs, node: NodeStatus | None, kept
 
 
 def _is_too_small(assignment: Assignment, needs: Needs, node: NodeStatus) -> bool:
-    if needs.gpu_memory_bytes is None or needs.is_learned:
+    least = needs.gpu_memory_bytes
+    if least is None or needs.is_learned:
         return False
-    sizes = (gpu.memory_total_bytes for gpu in node.gpus if gpu.index in assignment.gpu_indexes)
-    return any(size is not None and size < needs.gpu_memory_bytes for size in sizes)
+    small = [gpu.index for gpu in node.gpus if gpu.memory_total_bytes is not None and gpu.memory_total_bytes < least]
+    return any(index in small for index in assignment.gpu_indexes)
 
 
 def _free_bytes(gpu: GpuStatus) -> int:

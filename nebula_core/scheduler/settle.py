@@ -56,19 +56,19 @@ class _Difference:
 
 def _compare(wanted: Wanted, running: Iterable[Assignment], observed: Observed) -> _Difference:
     """Keep as many of each spec as are wanted, where they may stay: ready ones first, then those with the lowest replica ids."""
-    lacking, on_node = Counter(map(_key, wanted.specs)), Counter[str]()
+    lacking, on_node = Counter(_keys(wanted.specs)), Counter[str]()
     difference = _Difference([], [], [])
-    for assignment in sorted(running, key=lambda each: (not observed.ready(each), _by_id(each))):
+    ordered = sorted(running, key=lambda each: (not observed.ready(each), _by_id(each)))
+    for assignment, key in zip(ordered, _keys(each.spec for each in ordered), strict=True):
         node_id = assignment.node_id
-        stays = may_stay(assignment, wanted.needs, observed.nodes.get(node_id), on_node[node_id]) and _count_down(lacking, assignment.spec)
+        stays = may_stay(assignment, wanted.needs, observed.nodes.get(node_id), on_node[node_id]) and _count_down(lacking, key)
         on_node[node_id] += stays
         (difference.keep if stays else difference.surplus).append(assignment)
-    difference.missing.extend(spec for spec in wanted.specs if _count_down(lacking, spec))
+    difference.missing.extend(spec for spec, key in zip(wanted.specs, _keys(wanted.specs), strict=True) if _count_down(lacking, key))
     return difference
 
 
-def _count_down(lacking: Counter[str], spec: ReplicaSpec) -> bool:
-    key = _key(spec)
+def _count_down(lacking: Counter[str], key: str) -> bool:
     if not lacking[key]:
         return False
     lacking[key] -= 1
@@ -120,9 +120,11 @@ def _without_stale_links(assignments: Sequence[Assignment]) -> list[Assignment]:
     return [msgspec.structs.replace(each, replaces="") if each.replaces and each.replaces not in ids else each for each in assignments]
 
 
-def _key(spec: ReplicaSpec) -> str:
-    """The same for equal specs, whatever the order of their engine's keys."""
-    return spec.version("", ())
+def _keys(specs: Iterable[ReplicaSpec]) -> Iterator[str]:
+    """The same for equal specs, whatever the order of their engine's keys; those that stand together are digested once."""
+    for spec, equal in groupby(specs):
+        key = spec.version("", ())
+        yield from (key for _ in equal)
 
 
 def _by_id(assignment: Assignment) -> tuple[int, str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
 V = TypeVar("V")
+
+KNOWN_KEYS = 50_000
+"""Keys whose parts are remembered: a large fleet's are read with every pass of its scheduler, and taking them apart costs most of it."""
 
 MODEL_REQUESTS = "/model_requests/"
 PLACEMENTS = "/placements/"
@@ -64,6 +68,7 @@ def parts(key: str) -> list[str]:
     return [unquote(part) for part in key.strip("/").split("/")]
 
 
+@lru_cache(KNOWN_KEYS)
 def model_of(key: str) -> str | None:
     """The model_uid in a key of a model or of a replica; `None` for a key of another shape, as a newer Nebula may write."""
     match parts(key):
@@ -73,6 +78,7 @@ def model_of(key: str) -> str | None:
     return None if replica is None else replica[0]
 
 
+@lru_cache(KNOWN_KEYS)
 def replica_of(key: str) -> tuple[str, str] | None:
     """`(model_uid, replica_id)` in the key of an endpoint or of stats; `None` for a key of another shape."""
     match parts(key):
