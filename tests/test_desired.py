@@ -64,6 +64,11 @@ def test_a_table_becomes_a_request_and_the_engines_keys_go_to_the_engine():
         ({"max_replicas": 99_999}, "max_replicas must lie between 0 and 10000"),
         ({"first_byte_timeout_s": 0}, "first_byte_timeout_s: Input should be greater than 0"),
         ({"first_byte_timeout_s": float("inf")}, "first_byte_timeout_s: Input should be a finite number"),
+        ({"gpus_per_replica": -1}, "gpus_per_replica"),
+        ({"gpus_per_replica": 1, "gpu_memory_gib": 0}, "gpu_memory_gib: Input should be greater than 0"),
+        ({"gpu_memory_gib": 40}, "gpu_memory_gib says what each GPU must have, and gpus_per_replica is 0"),
+        ({"max_per_node": 0}, "max_per_node: Input should be greater than or equal to 1"),
+        ({"node_labels": {"zone": "two words"}}, "node_labels.zone"),
         ({"aliases": ["m"]}, "aliases names a name twice, or the model_uid itself"),
         ({"aliases": [""]}, "aliases: '' is no name"),
         ({"model_uid": " m"}, "no space around"),
@@ -75,6 +80,17 @@ def test_a_table_becomes_a_request_and_the_engines_keys_go_to_the_engine():
 def test_what_cannot_be_accepted_is_named(table, message):
     with pytest.raises(InvalidModelRequest, match=message):
         request(**table)
+
+
+def test_what_a_model_needs_of_its_nodes_is_kept_in_bytes_and_words():
+    made = request(gpus_per_replica=2, gpu_memory_gib=39.5, node_labels={"zone": "a"}, max_per_node=1)
+    assert (made.gpus_per_replica, made.gpu_memory_bytes, made.node_labels, made.max_per_node) == (2, 39.5 * 2**30, {"zone": "a"}, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"gpus_per_replica": -1}, {"gpus_per_replica": 1, "gpu_memory_bytes": -5}, {"max_per_node": 0}])
+def test_a_request_that_was_written_by_hand_is_checked_too(wrong):
+    with pytest.raises(InvalidModelRequest, match=f"{list(wrong)[-1]} must be"):
+        desired.check_numbers(ModelRequest(model_uid="m", engine="fake", **wrong))
 
 
 def test_a_table_without_replicas_keeps_to_its_bounds():

@@ -71,10 +71,10 @@ def _borne(wanted: Mapping[str, str], rooms: Sequence[NodeRoom]) -> str:
 
 def _others(counted: Mapping[Obstacle, int], worst: Obstacle, nodes: int) -> str:
     words = {
-        Obstacle.ENGINE: "do not offer the engine",
-        Obstacle.LABELS: "lack its labels",
-        Obstacle.MAX_PER_NODE: "have max_per_node of them",
-        Obstacle.GPUS: "have too few GPUs for it",
+        Obstacle.ENGINE: "without the engine",
+        Obstacle.LABELS: "without its labels",
+        Obstacle.MAX_PER_NODE: "with max_per_node of them",
+        Obstacle.GPUS: "with too few GPUs for it",
     }
     others = ", ".join(f"{counted[each]} {words[each]}" for each in Obstacle if each in counted and each is not worst)
     return f" (of {_nodes(nodes)}, {others})" if others else ""

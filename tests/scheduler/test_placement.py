@@ -128,7 +128,7 @@ def test_the_reason_of_the_issue():
         (wanted(1, gpus=0, node_labels={"zoen": "a"}), "no node bears zoen=a; there is no label zoen, only: zone"),
         (
             wanted(1, gpus=4, node_labels={"zone": "b"}),
-            "2 of 3 nodes do not bear zone=b; nodes bear: zone=a, zone=b (of 3 nodes, 1 have too few GPUs for it)",
+            "2 of 3 nodes do not bear zone=b; nodes bear: zone=a, zone=b (of 3 nodes, 1 with too few GPUs for it)",
         ),
         (wanted(1, gpus=4), "needs 4 GPUs; the best node, a, has 2 free; no node has as many even when it is empty"),
     ],
@@ -143,7 +143,7 @@ def test_the_constraint_that_keeps_it_from_the_most_nodes_is_named(goal, reason)
 def test_an_engine_that_few_nodes_offer_is_named():
     fleet = Fleet(node("a", gpu(0)), node("b", engines=("sim",)), node("c", engines=("sim",)))
     fleet.decide({"m": wanted(2)})
-    assert why(fleet) == ('2 of 3 nodes do not offer the engine "vllm"; nodes offer: sim, vllm (of 3 nodes, 1 have too few GPUs for it)')
+    assert why(fleet) == ('2 of 3 nodes do not offer the engine "vllm"; nodes offer: sim, vllm (of 3 nodes, 1 with too few GPUs for it)')
 
 
 # --- what is placed stays -----------------------------------------------------------------------------------------------------
