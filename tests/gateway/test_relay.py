@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
+import struct
 
 import pytest
 
@@ -431,6 +433,28 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_event(gateway, engine
     assert sent == EVENT + cut + gap
     assert json.loads(error)["error"]["code"] == "engine_failed"
     assert (await client.ask()).status == 200  # the connection lives on, for nothing told the client that it would not
+    await running.at_rest()
+
+
+@pytest.mark.parametrize("cut", [b"", EVENT[:20]])
+async def test_a_stream_of_no_stated_end_that_is_reset_ends_with_an_error_event(gateway, engine, cut):
+    """An engine that has finished closes its connection; one whose process was killed in the middle resets it."""
+    seen_by_client = asyncio.Event()
+
+    async def killed(upstream, reader, writer, seen):
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + EVENT + cut)
+        await seen_by_client.wait()  # a reset overtakes what has not been read
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        raise ConnectionResetError
+
+    running = await gateway((await engine(killed)).url)
+    client = await running.connect()
+    client.post()
+    await client.head()
+    assert await client.chunk() == EVENT + cut
+    seen_by_client.set()
+    assert b"engine_failed" in await client.chunk()
     await running.at_rest()
 
 
