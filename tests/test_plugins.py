@@ -183,6 +183,12 @@ def test_a_choice_that_is_left_open_falls_on_the_only_one_installed(write: Write
     assert loaded.choice("retry", "", "[gateway] retry") == loaded.choice("retry", "NAME", "[gateway] retry") == "NAME"
 
 
+def test_of_several_a_choice_that_is_left_open_falls_on_the_preferred_one(write: Write) -> None:
+    loaded = plugins.load(found=[write(name, RETRY.replace("NAME", name)) for name in ("one", "two")])
+    assert loaded.choice("retry", "", "[gateway] retry", preferred="two") == "two"
+    assert loaded.choice("retry", "one", "[gateway] retry", preferred="two") == "one"
+
+
 def test_a_choice_that_is_wrong_or_must_be_made_says_what_is_installed(write: Write) -> None:
     loaded = plugins.load(found=[write(name, RETRY.replace("NAME", name)) for name in ("one", "two")])
     with pytest.raises(PluginError, match=r"\[gateway\] retry is empty and several are installed \(one, two\): name the one to use"):
