@@ -1,0 +1,52 @@
+"""How many replicas a load needs, by queueing theory.
+
+A replica computes some requests at a time; each of these places is a server of one queue, M/M/c with c = replicas x places. The load
+a = arrivals per second x seconds of service is the number of servers that are busy on average (A. K. Erlang, 1917; J. D. C. Little, 1961).
+
+- A request has to wait with the probability 1 / (1 + b Phi(b) / phi(b)), b = (c - a) / sqrt(a), Phi and phi being the normal distribution
+  and its density: S. Halfin and W. Whitt, "Heavy-traffic limits for queues with many exponential servers", Operations Research 29 (1981).
+  It is Erlang's formula C where servers are many, needs no whole number of them, and takes no time to compute.
+- Who waits does so for longer than t with the probability exp(-(c - a) t / s), s being the seconds of service; with arrivals and services
+  that vary otherwise than in M/M/c, s is multiplied by (Ca^2 + Cs^2) / 2: A. O. Allen, "Probability, Statistics, and Queueing Theory"
+  (1990), after J. Cunneen.
+
+What is not so in truth: a batch is no set of servers, since each request in it slows the others down. The time of service is therefore
+measured, at the load that there is, and so is how many requests a replica can compute before others wait.
+"""
+
+from __future__ import annotations
+
+from math import ceil, erf, exp, pi, sqrt
+
+MOST = 10_000
+"""More replicas than any model may have."""
+FAR = 30.0
+"""So many standard deviations above the load nothing waits, in any number that a float can hold."""
+
+
+def waits_longer(servers: float, load: float, wait_s: float, service_s: float | None, variability: float) -> float:
+    """Probability that a request waits longer than `wait_s`. Without a known time of service: that it waits at all."""
+    if load <= 0:
+        return 0.0
+    if servers <= load:
+        return 1.0
+    b = (servers - load) / sqrt(load)
+    if b > FAR:
+        return 0.0
+    tail = exp(-(servers - load) * wait_s / (service_s * variability)) if service_s else 1.0
+    return tail / (1.0 + b * _cumulated(b) / _density(b))
+
+
+def replicas(load: float, places: float, wait_s: float, service_s: float | None, variability: float, share: float) -> int:
+    """The fewest replicas with which no more than `share` of the requests wait longer than `wait_s`."""
+    least = max(1, ceil(load / places))
+    enough = (number for number in range(least, MOST) if waits_longer(number * places, load, wait_s, service_s, variability) <= share)
+    return next(enough, MOST)
+
+
+def _cumulated(b: float) -> float:
+    return (1.0 + erf(b / sqrt(2.0))) / 2.0
+
+
+def _density(b: float) -> float:
+    return exp(-b * b / 2.0) / sqrt(2.0 * pi)

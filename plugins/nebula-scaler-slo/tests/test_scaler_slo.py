@@ -1,0 +1,148 @@
+import logging
+from math import factorial
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+from nebula_scaler_slo import nebula_register_scalers
+from nebula_scaler_slo.policy import Settings, SloPolicy
+from nebula_scaler_slo.queueing import replicas, waits_longer
+
+from nebula_core import Context, ModelRequest, ReplicaSignals, ScalingSignals
+from nebula_core.testing.scaling import LOOK_S, ScalingContract, ask_often, ready
+from nebula_core.testing.scaling_loop import ClosedLoop
+
+
+class TestContract(ScalingContract):
+    def make_policy(self):
+        [provider] = nebula_register_scalers()
+        return provider.build(Context(logger=logging.getLogger("test")), Settings())
+
+
+def erlang_c(servers, load):
+    """The formula itself, for whole numbers of servers."""
+    last = load**servers / factorial(servers) * servers / (servers - load)
+    return last / (sum(load**n / factorial(n) for n in range(servers)) + last)
+
+
+@pytest.mark.parametrize(("servers", "load"), [(16, 8.0), (32, 24.0), (64, 48.0), (64, 60.0), (100, 90.0)])
+def test_the_probability_of_waiting_is_nearly_erlangs(servers, load):
+    assert waits_longer(servers, load, 0.0, 8.0, 1.0) == pytest.approx(erlang_c(servers, load), abs=0.03)
+
+
+@given(load=st.floats(0.01, 500), places=st.floats(1, 300), wait=st.floats(0, 10), service=st.none() | st.floats(0.1, 60))
+@hypothesis(max_examples=100, deadline=None)
+def test_the_fewest_replicas_are_enough_and_one_fewer_is_not(load, places, wait, service):
+    number = replicas(load, places, wait, service, 2.0, 0.01)
+    assert waits_longer(number * places, load, wait, service, 2.0) <= 0.01
+    assert number == 1 or waits_longer((number - 1) * places, load, wait, service, 2.0) > 0.01
+
+
+def signals(*, wanted, arrivals, running, pending=0.0, starting=0, **fields):
+    """Replicas that are all alike."""
+    serving = tuple(ready(str(each), kv=running / 40, running=running, pending=pending) for each in range(wanted - starting))
+    coming = tuple(ReplicaSignals(replica_id=f"s{each}", starting_s=5.0) for each in range(starting))
+    in_flight = (running + pending) * (wanted - starting)
+    fields = {"in_flight": in_flight, "waiting": 0.0, **fields}
+    return ScalingSignals(model_uid="m", wanted=wanted, replicas=serving + coming, arrivals_per_s=arrivals, **fields)
+
+
+def after(seconds, told, **settings):
+    """What it proposes when it has been told the same for so long."""
+    return ask_often(SloPolicy(Settings(**settings)), [(LOOK_S, told)] * (int(seconds / LOOK_S) + 1))[0][-1]
+
+
+def test_the_figures_of_the_reckoning_are_in_the_reason():
+    proposal = after(120, signals(wanted=2, arrivals=4.0, running=16.0))
+    assert proposal.replicas == 2
+    assert proposal.reason == "2 needed: 32 requests at a time from 4 per second, 36 per replica, for first tokens within 2 s"
+    assert (proposal.inputs["service_s"], proposal.inputs["places"]) == (8.0, 36.0)
+
+
+def test_a_shorter_time_to_the_first_token_needs_more_replicas():
+    told = signals(wanted=2, arrivals=7.0, running=28.0)
+    assert after(120, told).replicas < after(120, msgspec.structs.replace(told, first_token_target_s=0.05)).replicas
+
+
+def test_a_step_is_answered_at_once_with_all_that_it_needs():
+    """With the fourth look after it, while no request waits yet."""
+    calm, surge = signals(wanted=1, arrivals=2.0, running=16.0), signals(wanted=1, arrivals=16.0, running=17.0)
+    proposals, _ = ask_often(SloPolicy(Settings()), [(LOOK_S, calm)] * 40 + [(LOOK_S, surge)] * 4)
+    assert [proposal.replicas for proposal in proposals[39:]] == [1, 2, 3, 4, 5]
+
+
+def test_a_rise_is_answered_before_it_is_there_by_the_time_that_replicas_take():
+    def rising(boot_s):
+        history = [
+            (LOOK_S, signals(wanted=3, arrivals=4.0 + look / 10, running=8 * (4.0 + look / 10) / 3, boot_s=boot_s)) for look in range(90)
+        ]
+        return [proposal.replicas for proposal in ask_often(SloPolicy(Settings()), history)[0]].index(4)
+
+    assert rising(300.0) <= rising(10.0) - 10
+
+
+def test_a_queue_shows_what_a_replica_takes_and_asks_for_more_to_be_rid_of_it():
+    proposal = after(120, signals(wanted=2, arrivals=4.0, running=16.0, pending=20.0))
+    assert proposal.inputs["places"] == pytest.approx(16.0)
+    assert proposal.replicas > 3
+
+
+def test_fewer_must_be_enough_for_five_minutes():
+    busy, calm = signals(wanted=4, arrivals=14.0, running=28.0), signals(wanted=4, arrivals=2.0, running=4.0)
+    history = [(LOOK_S, busy)] * 30 + [(LOOK_S, calm)] * 60
+    numbers = [proposal.replicas for proposal in ask_often(SloPolicy(Settings()), history)[0]]
+    assert set(numbers[30:60]) == {4}
+    assert numbers[-1] == 1
+
+
+def test_an_idle_model_needs_none_but_only_where_that_is_certain():
+    idle = signals(wanted=1, arrivals=0.0, running=0.0)
+    assert after(320, idle).replicas == 0
+    assert after(320, msgspec.structs.replace(idle, in_flight=None)).replicas == 1
+    assert after(320, msgspec.structs.replace(idle, in_flight=1.0)).replicas == 1
+
+
+def test_replicas_that_neither_serve_nor_start_are_made_up_for():
+    told = signals(wanted=2, arrivals=4.0, running=16.0)
+    broken = msgspec.structs.replace(told, wanted=3, replicas=(*told.replicas, ReplicaSignals(replica_id="x")))
+    assert after(120, broken).replicas == 3
+
+
+def test_first_tokens_that_stay_late_ask_for_one_more_than_was_reckoned():
+    told = signals(wanted=2, arrivals=1.0, running=8.0, pending=0.3, first_token_s=4.0)
+    assert after(120, told).replicas == 3
+    assert after(40, told).replicas == 2
+    assert after(120, msgspec.structs.replace(told, since_change_s=50.0)).replicas == 2
+
+
+def test_without_gateways_that_measure_it_goes_by_what_is_in_flight():
+    proposal = after(60, signals(wanted=2, arrivals=None, running=60.0, waiting=None))
+    assert proposal.replicas > 2
+    assert proposal.inputs["arrivals_per_s_ahead"] is None
+
+
+def loop(rate, **fields):
+    request = ModelRequest(model_uid="m", engine="fake", min_replicas=1, max_replicas=10)
+    return ClosedLoop(policy=SloPolicy(Settings()), request=request, rate=rate, **fields)
+
+
+def test_a_steady_load_is_served_by_a_steady_number():
+    """Two hours of requests that come by chance; the least that could do are four replicas."""
+    model = loop(lambda now: 6.0)
+    model.start(5)
+    model.run(7200)
+    assert set(model.numbers[60:]) <= {4, 5}
+    assert model.changes(since=600) <= 2
+    assert model.kept(1.0, since=600) >= 0.99
+
+
+def test_a_day_in_two_hours_is_followed_up_and_down():
+    model = loop(lambda now: 4.0 + 3.0 * (now % 7200 > 3600), boot_s=120.0)
+    model.start(3)
+    model.run(7200)
+    assert max(model.numbers[:350]) <= 4
+    assert model.numbers[-1] >= 5
+    assert model.kept(1.0, since=600, until=3600) >= 0.99
+    assert model.kept(1.0, since=4500) >= 0.99
