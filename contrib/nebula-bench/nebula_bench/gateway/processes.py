@@ -22,6 +22,13 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    with contextlib.suppress(OSError):
+        return _fields((_PROC / str(pid) / "stat").read_text())[0] != "Z"
+    return False
+
+
 def cpu_s(pids: Iterable[int]) -> float:
     """CPU seconds that these processes have used, and those of their children that have ended."""
     total = 0.0

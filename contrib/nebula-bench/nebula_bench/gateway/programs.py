@@ -89,15 +89,14 @@ def _end(process: subprocess.Popen[bytes], end_s: float) -> None:
     deadline = time.monotonic() + end_s
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(end_s)
-    while any(map(_runs, started)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for pid in filter(_runs, started):
+    _wait_gone(started, deadline)
+    for pid in filter(processes.runs, started):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+    _wait_gone(started, time.monotonic() + END_S)
 
 
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+def _wait_gone(pids: Sequence[int], deadline: float) -> None:
+    while any(map(processes.runs, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
