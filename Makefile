@@ -14,7 +14,7 @@ DIST ?= dist
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup up test test-vllm lint types bench-routing bench-store dist pins clean FORCE
+.PHONY: help setup up test test-vllm lint types bench-routing bench-gateway bench-scheduler bench-store dist pins clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -44,8 +44,14 @@ types: .venv/.dev ## Check types, strictly.
 bench-routing: setup ## Replay public traces through every strategy: make bench-routing ARGS="--traces DIR --out DIR --quick".
 	.venv/bin/python contrib/nebula-simulate/bench/routing.py $(ARGS)
 
+bench-gateway: .venv/.dev ## Measure the gateway beside haproxy and compiled routers. Other measurements: make bench-gateway ARGS="--help".
+	.venv/bin/python -m nebula_bench.gateway $(ARGS)
+
 bench-store: .venv/.dev ## Measure what a fleet's heartbeats cost etcd. More nodes: make bench-store ARGS="--nodes 200".
 	.venv/bin/python -m nebula_bench.store $(ARGS)
+
+bench-scheduler: .venv/.dev ## Measure what a pass of the scheduler costs over a large fleet.
+	.venv/bin/python -m nebula_bench.scheduler $(ARGS)
 
 dist: $(READY) ## Build one wheel per package, and the core's source archive, into dist/.
 	@rm -f "$(DIST)"/*.whl "$(DIST)"/*.tar.gz
