@@ -223,7 +223,7 @@ async def _serving(gateway: GatewayControl) -> AsyncIterator[None]:
 async def _scheduler(app: App) -> AsyncIterator[None]:
     logger = logging.getLogger("nebula.scheduler")
     loop = SchedulerLoop(
-        app.store, app.mirror, app.engines, app.settings, logger, time.monotonic, app.placement(), app.scalers(), app.scaler()
+        app.store, app.mirror, app.engines, app.settings, logger, time.monotonic, app.placement(), app.scalers(), app.scaler(), app.metrics
     )
     async with background(loop.run()):
         yield

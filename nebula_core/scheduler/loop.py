@@ -6,18 +6,21 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NoReturn
 
 from nebula_core.errors import Compacted, LeaseLost, StoreUnavailable
 from nebula_core.interfaces import Delete, Engine, Placement, Put, ScalingPolicy, Store, Unchanged, Write
+from nebula_core.metrics import Metrics
 from nebula_core.scheduler import election
 from nebula_core.scheduler.autoscale import Limits
 from nebula_core.scheduler.autoscaler import Autoscaler
 from nebula_core.scheduler.careful import Careful
 from nebula_core.scheduler.demand import Load
 from nebula_core.scheduler.goals import Goals
+from nebula_core.scheduler.outage import Outage
 from nebula_core.scheduler.reconcile import Rules, reconcile
 from nebula_core.scheduler.world import Decisions, Memory, Observed
 from nebula_core.settings import SchedulerSettings, Settings
@@ -63,6 +66,7 @@ class SchedulerLoop:
         placement: Placement | None = None,
         scalers: Mapping[str, ScalingPolicy] = MappingProxyType({}),
         scaler: str | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store, self._mirror, self._logger, self._clock = store, mirror, logger, clock
         self._lease_s = settings.store.lease_s
@@ -73,6 +77,11 @@ class SchedulerLoop:
         self._goals = Goals(mirror, engines, logger)
         self._scalers, self._scaler, self._scheduling = scalers, scaler, settings.scheduler
         self._changes = mirror.subscribe()
+        self._outage = Outage(logger)
+        self._election = election.Election(store, logger, clock, self._outage)
+        self._leading = (
+            (metrics or Metrics()).gauge("nebula_scheduler_leading", "1 while this process is the scheduler that leads.").labels()
+        )
 
     async def run(self) -> NoReturn:
         """Lead or stand by, until cancelled. While the store is gone nothing is decided."""
@@ -84,20 +93,26 @@ class SchedulerLoop:
         while True:
             lease = keeper.lease
             try:
-                revision = await election.win(self._store, lease, f"{socket.gethostname()}:{os.getpid()}:{lease}")
+                revision = await self._election.win(lease, f"{socket.gethostname()}:{os.getpid()}:{lease}")
                 self._logger.info("this scheduler leads")
-                await self._lead(keeper, lease, revision)
+                with self._counted_as_leading():
+                    await self._lead(keeper, lease, revision)
                 self._logger.warning("this scheduler leads no more")
             except LeaseLost:
                 await keeper.replaced(lease)
             except Compacted:
                 continue  # the leader key was watched for longer than its history is kept: look again
             except StoreUnavailable as error:
-                await self._rest(error)
+                self._outage.note(error)
+                await asyncio.sleep(RETRY_S)
 
-    async def _rest(self, error: StoreUnavailable) -> None:
-        self._logger.warning("the scheduler decides nothing until the store answers: %s", error)
-        await asyncio.sleep(RETRY_S)
+    @contextmanager
+    def _counted_as_leading(self) -> Iterator[None]:
+        self._leading.set(1)
+        try:
+            yield
+        finally:
+            self._leading.set(0)
 
     async def _lead(self, keeper: LeaseKeeper, lease: str, revision: int) -> None:
         """Decide again and again; returns when another one leads."""
@@ -109,6 +124,7 @@ class SchedulerLoop:
                 return
             memory = decisions.memory
             await self._store.compact()
+            self._outage.end()
             await self._wait(self._changes, memory, autoscaler)
 
     async def _wait(self, changes: Changes, memory: Memory, autoscaler: Autoscaler) -> None:

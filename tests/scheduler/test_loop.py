@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,10 @@ import pytest
 from nebula_core.background import background
 from nebula_core.errors import StoreUnavailable
 from nebula_core.interfaces import Delete, Put
+from nebula_core.metrics import Metrics
+from nebula_core.scheduler.election import Election
 from nebula_core.scheduler.loop import PREFIXES, SchedulerLoop
+from nebula_core.scheduler.outage import Outage
 from nebula_core.settings import Settings
 from nebula_core.store import codec, keys
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
@@ -39,10 +43,11 @@ async def store(tmp_path):
 
 
 @asynccontextmanager
-async def scheduling(store, engines=ENGINES):
+async def scheduling(store, engines=ENGINES, metrics=None):
     async with AsyncExitStack() as stack:
         mirror = await stack.enter_async_context(following(store, PREFIXES, logger))
-        await stack.enter_async_context(background(SchedulerLoop(store, mirror, engines, Settings(), logger, time.monotonic).run()))
+        loop = SchedulerLoop(store, mirror, engines, Settings(), logger, time.monotonic, metrics=metrics)
+        await stack.enter_async_context(background(loop.run()))
         yield
 
 
@@ -234,3 +239,65 @@ async def test_a_store_that_was_gone_is_caught_up_with(tmp_path):
         await eventually(refused, 5)
         store.gone = False
         await plan_with(store, 1)
+
+
+def holds(condition):
+    async def look():
+        return condition()
+
+    return eventually(look, 10)
+
+
+def leading(metrics):
+    return next(sample.value for family in metrics.snapshot() if family.name == "nebula_scheduler_leading" for sample in family.samples)
+
+
+def said(caplog, text):
+    return [record.levelname for record in caplog.records if text in record.getMessage()]
+
+
+async def test_a_leader_key_that_no_scheduler_wrote_is_an_error_that_names_the_way_out(store, caplog):
+    caplog.set_level(logging.INFO)
+    await store.transact([Put(keys.SCHEDULER_LEADER, b"somebody's note")])
+    await add_node(store)
+    await ask(store)
+    async with scheduling(store):
+        assert await holds(lambda: said(caplog, "delete that key")) == ["ERROR"]
+        assert said(caplog, "the store's key /leader/scheduler holds \"somebody's note\" without a lease") == ["ERROR"]
+        await store.transact([Put(keys.SCHEDULER_LEADER, b"another note")])
+        await store.transact([Delete(keys.SCHEDULER_LEADER)])
+        await plan_with(store, 1)
+    assert said(caplog, "delete that key") == ["ERROR"], "not twice within half a minute"
+
+
+async def test_a_leader_key_without_a_lease_is_complained_of_until_it_is_gone(store, caplog):
+    await store.transact([Put(keys.SCHEDULER_LEADER, b"somebody")])
+    now = itertools.count(0, 29.9)  # whoever looks at the clock finds nearly half a minute gone
+    campaign = Election(store, logger, lambda: next(now), Outage(logger)).win(await store.grant(30), "me")
+    async with background(campaign):
+        await holds(lambda: len(said(caplog, "nothing is scheduled")) >= 3)
+
+
+async def test_a_standby_says_once_whom_it_stands_by_for(store, caplog):
+    caplog.set_level(logging.INFO)
+    async with scheduling(store):
+        leader = await eventually(lambda: store.get(keys.SCHEDULER_LEADER), 5)
+        async with scheduling(store):
+            text = f"stands by for {leader.value.decode()}, which leads"
+            assert await holds(lambda: said(caplog, text)) == ["INFO"]
+
+
+async def test_an_outage_is_said_once_and_so_is_its_end(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    metrics = Metrics()
+    async with Flaky(tmp_path, EmbeddedSettings(), time.monotonic, logger) as store, scheduling(store, metrics=metrics):
+        await holds(lambda: leading(metrics) == 1)
+        store.gone = True
+        await EmbeddedStore.transact(store, [Put(keys.model_request("m"), codec.encode(ModelRequest(model_uid="m", engine="fake")))])
+        await holds(lambda: store.refused > 2)
+        assert leading(metrics) == 0
+        store.gone = False
+        await holds(lambda: said(caplog, "the store answers the scheduler again"))
+        assert leading(metrics) == 1
+    assert said(caplog, "decides nothing until the store answers") == ["WARNING"]
+    assert said(caplog, "the store answers the scheduler again") == ["INFO"]
