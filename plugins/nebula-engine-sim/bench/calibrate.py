@@ -3,9 +3,12 @@
     python bench/calibrate.py --url http://127.0.0.1:9000 --model smollm2 --budget 512 --sequences 4 --block 1
 
 The engine must have nothing else to do. It is asked for completions of random words, as streams: prompts of several lengths one by one,
-each cold and then again with a few words behind it (cached); then several at once. The costs are fitted to what came one by one, by
-least squares of the relative error with no cost below 0; what came at once is only predicted. Each request is simulated when it was sent.
-The noise is the error of taking a repetition's time for another's: no model can be better.
+each cold and then again with a few words behind it (cached); then several at once. The costs are fitted by least squares of the relative
+error, with no cost below 0, to what came one by one, every other length only; and to the time between tokens of the fewest at once, which
+tells what one more sequence in a step costs. The other lengths and the first tokens of those at once are predicted. Each request is
+simulated when it was sent. Those at once begin `--gap` after each other: of two that are sent together, which is computed first, or
+whether both are, is a race in the engine's HTTP server that no cost model can know.
+The noise is the error of taking a repetition's time for another's, of those that came one by one: no model can be better.
 
 On a machine that is busy with other things, `--cpu-of PID` takes the CPU time of the engine's process for time. That is right for an
 engine that computes in one thread.
@@ -21,33 +24,24 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from operator import mul
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
-from nebula_engine_sim import CostModel, Job, StepEngine
+from nebula_engine_sim import CostModel, Happening, Job, StepEngine
 from nebula_engine_sim.cost import pairs
 
-WORDS = (
-    "time ",
-    "year ",
-    "people ",
-    "day ",
-    "man ",
-    "thing ",
-    "life ",
-    "child ",
-    "world ",
-    "school ",
-    "state ",
-    "group ",
-    "hand ",
-    "part ",
-)
+WORDS = ("day ", "man ", "dog ", "cat ", "sun ", "map ", "car ", "bed ", "box ", "cup ", "hat ", "pen ", "key ", "cow ")
+"""Each a token of most tokenizers."""
 SUFFIX_WORDS = 30
+IDLE_S = 1.0
 COSTS = ("step_s", "prefill_token_s", "prefill_pair_s", "decode_sequence_s", "decode_context_s")
+Equation = tuple[list[float], float]
+"""Counts, in the order of `COSTS`, and the seconds that they add up to."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +60,12 @@ class Sample:
     output: int
     text: str
 
+    @property
+    def decoding(self) -> tuple[float, float]:
+        """When it had its first token and its last."""
+        first = self.sent + self.first_s
+        return first, first + self.gap_s * (self.output - 1)
+
 
 class Client:
     """Asks one engine."""
@@ -78,11 +78,20 @@ class Client:
         """Random words; no two texts share a beginning of more than a few."""
         return "".join(self._random.choices(WORDS, k=count))
 
+    async def later(self, after_s: float, group: str, size: int, text: str, output: int) -> Sample:
+        """As `ask`, when so many seconds have passed by the clock, or when that has come to stand still: the engine is idle then."""
+        until, seen, moved = self._clock() + after_s, self._clock(), time.monotonic()
+        while seen < until and time.monotonic() < moved + IDLE_S:
+            await asyncio.sleep(0.001)
+            if (now := self._clock()) > seen:
+                seen, moved = now, time.monotonic()
+        return await self.ask(group, size, text, output)
+
     async def ask(self, group: str, size: int, text: str, output: int) -> Sample:
         """A streamed completion."""
         body = {"model": self._model, "prompt": text, "max_tokens": output, "stream": True, "temperature": 0, "ignore_eos": True}
         body["stream_options"] = {"include_usage": True}
-        sent, times, usage = self._clock(), list[float](), {}
+        sent, times, usage = self._clock(), list[float](), dict[str, Any]()
         async with self._http.stream("POST", "/v1/completions", json=body) as response:
             response.raise_for_status()
             async for line in response.aiter_lines():
@@ -98,8 +107,8 @@ class Client:
         return Sample(group, size, sent, times[0] - sent, gap_s, usage["prompt_tokens"], cached, count, text)
 
 
-async def measure(client: Client, sizes: Sequence[int], repeats: int, at_once: Sequence[int]) -> list[list[Sample]]:
-    """Episodes, each of requests that may meet in the engine."""
+async def measure(client: Client, sizes: Sequence[int], repeats: int, at_once: Sequence[int], gap_s: float) -> list[list[Sample]]:
+    """Episodes, each of requests that may meet in the engine: those at once begin `gap_s` after each other, the longest first."""
     await client.ask("warm-up", 10, client.words(10), 4)
     episodes = []
     for _ in range(repeats):
@@ -108,24 +117,38 @@ async def measure(client: Client, sizes: Sequence[int], repeats: int, at_once: S
             cached = await client.ask("cached", size, cold.text + client.words(SUFFIX_WORDS), 8)
             episodes.append([cold, cached])
         for count in at_once:
-            mixed = [(size, client.words(size)) for size in (sizes * count)[:count]]
-            episodes.append(list(await asyncio.gather(*(client.ask(f"{count} at once", size, text, 8) for size, text in mixed))))
+            group = f"{count} at once"
+            for place in range(len(sizes)):
+                mixed = sorted((list(sizes[place:]) + list(sizes) * count)[:count], reverse=True)
+                asked = (client.later(gap_s * turn, group, size, client.words(size), 8) for turn, size in enumerate(mixed))
+                episodes.append(list(await asyncio.gather(*asked)))
     return episodes
 
 
-def rows(samples: Iterable[Sample], budget: int) -> list[tuple[list[float], float]]:
-    """What each request that came alone says about the costs: counts, in the order of `COSTS`, and the seconds they add up to."""
-    found = []
+def rows(samples: Iterable[Sample], budget: int) -> list[Equation]:
+    """What each request that came alone says about the costs."""
+    found: list[Equation] = []
     for one in samples:
         computed = one.prompt - one.cached
         found.append(([-(-computed // budget), computed, pairs(one.cached, computed), 0, 0], one.first_s))
-        if one.gap_s:
-            found.append(([1, 0, 0, 1, one.prompt + one.output / 2], one.gap_s))
-    return [([count / seconds for count in counts], 1.0) for counts, seconds in found]
+        found += decoding_rows([one])
+    return found
 
 
-def least_squares(equations: Sequence[tuple[list[float], float]]) -> list[float]:
-    """The factors, none below 0, with the least sum of squared errors: the best of all sets of factors that are not 0."""
+def decoding_rows(episode: Sequence[Sample]) -> list[Equation]:
+    """What the time between the tokens of the last one that began to decode says, beside those that decoded at the same time."""
+    last = max(episode, key=lambda one: one.decoding[0])
+    begin, end = last.decoding
+    if begin == end:
+        return []
+    shares = [max(0.0, min(end, one.decoding[1]) - max(begin, one.decoding[0])) / (end - begin) for one in episode]
+    context = sum(share * (one.prompt + one.output / 2) for share, one in zip(shares, episode, strict=True))
+    return [([1, 0, 0, sum(shares), context], last.gap_s)]
+
+
+def least_squares(equations: Sequence[Equation]) -> list[float]:
+    """The factors, none below 0, with the least sum of squared relative errors: the best of all sets of factors that are not 0."""
+    equations = [([count / seconds for count in counts], 1.0) for counts, seconds in equations]
     width = len(equations[0][0])
     scales = [max(abs(counts[place]) for counts, _ in equations) or 1.0 for place in range(width)]
     scaled = [([count / scale for count, scale in zip(counts, scales, strict=True)], target) for counts, target in equations]
@@ -139,7 +162,7 @@ def least_squares(equations: Sequence[tuple[list[float], float]]) -> list[float]
     return [factor / scale for factor, scale in zip(best, scales, strict=True)]
 
 
-def _solve(equations: Sequence[tuple[list[float], float]], chosen: Sequence[int]) -> list[float]:
+def _solve(equations: Sequence[Equation], chosen: Sequence[int]) -> list[float]:
     """The normal equations of these factors, by elimination; all others are 0."""
     rows = [
         [sum(counts[i] * counts[j] for counts, _ in equations) for j in chosen] + [sum(counts[i] * target for counts, target in equations)]
@@ -157,23 +180,33 @@ def _solve(equations: Sequence[tuple[list[float], float]], chosen: Sequence[int]
     return factors
 
 
-def simulate(episode: Sequence[Sample], engine: StepEngine, together_s: float) -> list[float]:
-    """Seconds to each request's first token, when they are sent as they were, but for those within `together_s` of the first."""
-    first: dict[str, float] = {}
-    ids = [str(place) for place in range(len(episode))]
-    begins = episode[0].sent
-    for name, one in zip(ids, episode, strict=True):
-        after = one.sent - begins if one.sent - begins > together_s else 0.0
-        if after or not together_s:
-            _note(first, engine.advance(after))
-        engine.submit(Job(name, _blocks(one, episode, engine.block_size), one.prompt, one.output), after)
+def simulate(episode: Sequence[Sample], engine: StepEngine) -> list[tuple[float, float]]:
+    """Seconds to each request's first token, and mean seconds between its tokens, when they are sent as they were.
+
+    A cached one is sent when the one before it has ended, as it was: otherwise an end that is simulated a little late would be
+    taken for two at once.
+    """
+    seen: dict[tuple[str, str], float] = {}
+    sent: list[float] = []
+    for place, one in enumerate(episode):
+        sent.append(one.sent - episode[0].sent)
+        if one.group == "cached":
+            _finish(engine, seen)
+            sent[place] = max(sent[place], seen["finished", str(place - 1)])
+        _note(seen, engine.advance(sent[place]))
+        engine.submit(Job(str(place), _blocks(one, episode, engine.block_size), one.prompt, one.output), sent[place])
+    _finish(engine, seen)
+    ends = [(seen["first_token", str(place)], seen["finished", str(place)]) for place in range(len(episode))]
+    return [(first - at, (end - first) / max(1, one.output - 1)) for one, at, (first, end) in zip(episode, sent, ends, strict=True)]
+
+
+def _finish(engine: StepEngine, seen: dict[tuple[str, str], float]) -> None:
     while (at := engine.next_at()) is not None:
-        _note(first, engine.advance(at))
-    return [first[name] - (one.sent - begins) for name, one in zip(ids, episode, strict=True)]
+        _note(seen, engine.advance(at))
 
 
-def _note(first: dict[str, float], happened: Iterable) -> None:
-    first.update((happening.request_id, happening.at) for happening in happened if happening.kind == "first_token")
+def _note(seen: dict[tuple[str, str], float], happened: Iterable[Happening]) -> None:
+    seen.update(((happening.kind, happening.request_id), happening.at) for happening in happened)
 
 
 def _blocks(one: Sample, episode: Sequence[Sample], block: int) -> tuple[int, ...]:
@@ -183,9 +216,9 @@ def _blocks(one: Sample, episode: Sequence[Sample], block: int) -> tuple[int, ..
     return tuple(range(shared)) + tuple(range(own * 1_000_000 + shared, own * 1_000_000 + one.prompt // block))
 
 
-def report(episodes: Sequence[Sequence[Sample]], options: argparse.Namespace, cost: CostModel) -> None:
+def report(episodes: Sequence[Sequence[Sample]], fitted: Sequence[Sample], options: argparse.Namespace, cost: CostModel) -> None:
     """A line per group: what was measured, what was simulated, the error of one from the other, and the noise."""
-    rows = []
+    groups: dict[str, list[tuple[Sample, float, float]]] = {}
     for episode in episodes:
         engine = StepEngine(
             block_size=options.block,
@@ -194,15 +227,23 @@ def report(episodes: Sequence[Sequence[Sample]], options: argparse.Namespace, co
             max_sequences=options.sequences,
             cost=cost,
         )
-        rows += zip(episode, simulate(episode, engine, options.together), strict=True)
-    print(f"{'group':12} {'n':>4} {'measured':>9} {'simulated':>9} {'bias':>7} {'error p50':>9} {'p90':>7} {'noise p50':>9}")
-    for group in [*dict.fromkeys(one.group for one, _ in rows), "all"]:
-        chosen = [(one, simulated) for one, simulated in rows if group in (one.group, "all")]
-        off = sorted(abs(simulated / one.first_s - 1) for one, simulated in chosen)
-        bias = median(simulated / one.first_s - 1 for one, simulated in chosen)
-        middle = [f"{median(values):9.3f}" for values in ([one.first_s for one, _ in chosen], [simulated for _, simulated in chosen])]
-        noise = median(_noise([one for one, _ in chosen]))
-        print(f"{group:12} {len(off):4}", *middle, f"{bias:+7.1%} {median(off):9.1%} {off[int(0.9 * (len(off) - 1))]:7.1%} {noise:9.1%}")
+        for one, (first_s, gap_s) in zip(episode, simulate(episode, engine), strict=True):
+            groups.setdefault(f"{one.group}, fitted" if one in fitted else one.group, []).append((one, first_s, gap_s))
+    print(f"{'first token':20} {'n':>4} {'measured':>9} {'simulated':>9} {'bias':>7} {'error p50':>9} {'p90':>7} {'noise p50':>9}")
+    for group, chosen in groups.items():
+        noise = "" if "at once" in group else f"{median(_noise([one for one, *_ in chosen])):9.1%}"
+        print(_line(group, [(one.first_s, first_s) for one, first_s, _ in chosen]), noise)
+    print("\ntime between tokens")
+    for group, chosen in groups.items():
+        print(_line(group, [(one.gap_s, gap_s) for one, _, gap_s in chosen if one.gap_s]))
+
+
+def _line(group: str, found: Sequence[tuple[float, float]]) -> str:
+    off = sorted(abs(simulated / measured - 1) for measured, simulated in found)
+    bias = median(simulated / measured - 1 for measured, simulated in found)
+    measured, simulated = (median(values) for values in zip(*found, strict=True))
+    p90 = off[int(0.9 * (len(off) - 1))]
+    return f"{group:20} {len(off):4} {measured:9.3f} {simulated:9.3f} {bias:+7.1%} {median(off):9.1%} {p90:7.1%}"
 
 
 def _noise(samples: Sequence[Sample]) -> list[float]:
@@ -225,23 +266,24 @@ async def main() -> None:
         async with httpx.AsyncClient(base_url=options.url, headers=headers, limits=fresh, trust_env=False, timeout=600) as http:
             clock = cpu_clock(options.cpu_of) if options.cpu_of else time.perf_counter
             client = Client(http, options.model, options.seed, clock)
-            episodes = await measure(client, numbers(options.sizes), options.repeats, numbers(options.at_once))
+            at_once = numbers(options.at_once)
+            episodes = await measure(client, numbers(options.sizes), options.repeats, at_once, options.gap)
     if options.write:
         plain = [[{name: getattr(one, name) for name in one.__dataclass_fields__} for one in episode] for episode in episodes]
         options.write.write_text(json.dumps(plain))
     alone = [one for episode in episodes for one in episode if one.group in ("cold", "cached")]
-    cost = replace(CostModel(), **dict(zip(COSTS, least_squares(rows(alone, options.budget)), strict=True)))
+    lengths = sorted({one.size for one in alone})[::2]
+    fitted = [one for one in alone if one.size in lengths]
+    fewest = min((len(episode) for episode in episodes if episode[0] not in alone), default=0)
+    together = [row for episode in episodes if episode[0] not in alone and len(episode) == fewest for row in decoding_rows(episode)]
+    cost = replace(CostModel(), **dict(zip(COSTS, least_squares(rows(fitted, options.budget) + together), strict=True)))
     print("\n".join(f"{name} = {getattr(cost, name):.3g}" for name in COSTS), "\n")
-    report(episodes, options, cost)
+    report(episodes, fitted, options, cost)
 
 
 def cpu_clock(pid: int) -> Callable[[], float]:
-    """Seconds that all threads of a process have spent on a processor (proc(5), `schedstat`)."""
-
-    def read() -> float:
-        return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-    return read
+    """Seconds that all threads of a process have spent on a processor: the clock id is that of clock_getcpuclockid(3) on Linux."""
+    return partial(time.clock_gettime, ~pid << 3 | 2)
 
 
 def numbers(text: str) -> list[int]:
@@ -256,13 +298,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="sim")
     parser.add_argument("--sizes", default="30,100,250,600,1000", help="words of a prompt")
     parser.add_argument("--at-once", default="2,4", help="how many requests at once")
+    parser.add_argument("--gap", type=float, default=0.1, metavar="S", help="seconds from one of them to the next")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", type=int, default=8192, help="tokens that the engine computes in one step")
     parser.add_argument("--sequences", type=int, default=256, help="requests that it computes at the same time")
     parser.add_argument("--block", type=int, default=16, help="tokens of a KV block; llama.cpp has 1")
     parser.add_argument("--kv-tokens", type=int, default=100_000, help="tokens that its KV cache holds")
     parser.add_argument("--cpu-of", type=int, metavar="PID", help="take this process's CPU time for time")
-    parser.add_argument("--together", type=float, default=0.0, metavar="S", help="requests sent within S seconds begin in one step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="keep what was measured in this file")
     parser.add_argument("--read", type=Path, help="measure nothing: fit and report what lies in this file")
