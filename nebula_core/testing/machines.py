@@ -36,20 +36,31 @@ HERE = Machine("127.0.0.1")
 def machines(names: Sequence[str]) -> Iterator[dict[str, Machine]]:
     """Machines that reach each other, and that the caller reaches, for as long as the context."""
     with ExitStack() as stack:
-        holders = _namespaces(len(names) + 1, stack)
-        if holders is None:
-            yield {name: Machine(f"127.83.{os.getpid() % 256}.{number}") for number, name in enumerate(names, 2)}
-            return
-        switch, *rest = holders
-        subnet = switch % _SUBNETS
-        network = f"198.{18 + subnet // 256}.{subnet % 256}"
+        yield _in_namespaces(names, stack) or _on_loopback(names)
+
+
+def _on_loopback(names: Sequence[str]) -> dict[str, Machine]:
+    return {name: Machine(f"127.83.{os.getpid() % 256}.{number}") for number, name in enumerate(names, 2)}
+
+
+def _in_namespaces(names: Sequence[str], stack: ExitStack) -> dict[str, Machine] | None:
+    """A namespace for each name and one that holds a switch for all; `None` where that is not allowed."""
+    holders = _namespaces(len(names) + 1, stack)
+    if holders is None:
+        return None
+    switch, *rest = holders
+    subnet = switch % _SUBNETS
+    network = f"198.{18 + subnet // 256}.{subnet % 256}"
+    try:
         _inside(switch, "ip link add br0 type bridge", "ip link set br0 up")
-        stack.callback(subprocess.run, ["ip", "link", "delete", f"nebula{switch}"], check=True)
         _connect(switch, os.getpid(), f"nebula{switch}", f"{network}.1/24")
+        stack.callback(subprocess.run, ["ip", "link", "delete", f"nebula{switch}"], check=True)
         for number, holder in enumerate(rest, 2):
             _connect(switch, holder, "eth0", f"{network}.{number}/24")
             _inside(holder, "ip link set lo up")
-        yield {name: Machine(f"{network}.{n}", _enter(holder)) for n, (name, holder) in enumerate(zip(names, rest, strict=True), 2)}
+    except subprocess.CalledProcessError:
+        return None
+    return {name: Machine(f"{network}.{n}", _enter(holder)) for n, (name, holder) in enumerate(zip(names, rest, strict=True), 2)}
 
 
 def _namespaces(count: int, stack: ExitStack) -> list[int] | None:
