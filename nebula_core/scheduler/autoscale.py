@@ -80,9 +80,7 @@ def decide(
         number, note = _limited(number, last, request, signals, shortage, limits, now)
     why = "; ".join(filter(None, (proposal.reason, note)))
     after = _changed(last, last.replicas if number is None else _within(request, number), why, now)
-    return msgspec.structs.replace(
-        after, at=now, reason=why, proposed=proposal.replicas, inputs=proposal.inputs, memory=proposal.memory
-    )  # fmt: skip
+    return msgspec.structs.replace(after, at=now, reason=why, proposed=proposal.replicas, inputs=proposal.inputs, memory=proposal.memory)
 
 
 def _awake(replicas: int, signals: ScalingSignals, proposed: int | None) -> tuple[int | None, str]:

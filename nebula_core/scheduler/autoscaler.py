@@ -22,6 +22,8 @@ from nebula_core.types import ModelRequest, Scaling
 MOST_MEMORY = 8192
 """Bytes of JSON that a policy may have remembered per model."""
 MOST_INPUTS, MOST_WORDS = 16, 400
+EARLY_S = 0.001
+"""A look that is early by so little is not put off for it: clocks are added to each other, and sums of floats are not exact."""
 
 
 class Autoscaler:
@@ -63,7 +65,7 @@ class Autoscaler:
         name = request.scaler or self._preferred or ""
         if (refusal := self._refusal(request, name)) is not None:
             return last if last.reason == refusal and not last.policy else freeze(last, refusal, clock)
-        is_due = last.policy != name or clock - last.at >= self._every_s
+        is_due = last.policy != name or clock - last.at >= self._every_s - EARLY_S
         if not is_due and not (last.replicas == 0 and load.in_flight(uid)):
             return last
         return self._ask(name, last, request, observed, load, clock)

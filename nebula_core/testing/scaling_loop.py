@@ -97,6 +97,8 @@ class ClosedLoop:
     kv_full_at: float = 1.2
     """Places that would fill the KV cache, in multiples of `places`: above 1, the cache is not what fills up first."""
     tells_traffic: bool = True
+    term_s: float = float("inf")
+    """After so many seconds another scheduler leads, each time, with what lies in the store."""
     spoil: Callable[[float, dict[Replica, EndpointStats]], Mapping[Replica, EndpointStats]] = lambda _, stats: stats
     """What is made of the stats before anybody reads them."""
 
@@ -105,17 +107,12 @@ class ClosedLoop:
         self.wanted: list[tuple[float, int]] = []
         self.ready: list[tuple[float, int]] = []
         self.served: list[Served] = []
-        self._random = Random(self.seed)
+        self._random, self._random_clock = Random(self.seed), Random(self.seed)
         self._servers: dict[str, _Server] = {}
         self._leaving: list[_Server] = []
         self._waiting: list[tuple[float, float]] = []
         self._status: bytes | None = None
-        self.change_leader()
-
-    def change_leader(self) -> None:
-        """Another scheduler goes on, with what lies in the store."""
-        self._autoscaler = Autoscaler({"it": self.policy}, "it", self.limits, LOOK_S, logging.getLogger("nebula.testing"))
-        self._started = -1000.0 * len(self.wanted)  # its clock has nothing to do with ours
+        self._elect()
 
     def start(self, count: int) -> None:
         """So many replicas are ready, and no leader remembers anything."""
@@ -157,6 +154,11 @@ class ClosedLoop:
         """What was held, booting or serving."""
         return sum(number * LOOK_S for at, number in self.wanted if at >= since)
 
+    def _elect(self) -> None:
+        """A leader whose clock has nothing to do with that of the one before."""
+        self._autoscaler = Autoscaler({"it": self.policy}, "it", self.limits, LOOK_S, logging.getLogger("nebula.testing"))
+        self._elected_at, self._ahead = self.now, self._random_clock.uniform(-1e6, 1e6)
+
     def _second(self) -> None:
         arrivals, due = self.rate(self.now), self._random.expovariate(1.0)
         while arrivals > 0 and due <= arrivals:
@@ -173,9 +175,11 @@ class ClosedLoop:
             server.forget_ended(self.now)
 
     def _look(self) -> None:
-        observed, clock = self._observed(), self.now - self._started
-        scaling = self._autoscaler.look({UID: self.request}, observed, self._load(), clock)[UID]
-        self._status = msgspec.json.encode(ModelStatus(model_uid=UID, wanted=scaling.replicas, placed=scaling.replicas, scaling=scaling))
+        self._ask()
+        if self.now - self._elected_at >= self.term_s:
+            self._elect()
+            self._ask()
+        scaling = self.account
         while len(self._servers) < scaling.replicas:
             self._add(ready_at=self.now + self.boot_s)
         while len(self._servers) > scaling.replicas:
@@ -183,6 +187,11 @@ class ClosedLoop:
             self._leaving.append(self._servers.pop(last))
         self.wanted.append((self.now, scaling.replicas))
         self.ready.append((self.now, sum(server.ready_at <= self.now for server in self._servers.values())))
+
+    def _ask(self) -> None:
+        clock = self.now + self._ahead
+        scaling = self._autoscaler.look({UID: self.request}, self._observed(), self._load(), clock)[UID]
+        self._status = msgspec.json.encode(ModelStatus(model_uid=UID, wanted=scaling.replicas, placed=scaling.replicas, scaling=scaling))
 
     def _add(self, ready_at: float) -> None:
         free = next(str(number) for number in range(len(self._servers) + 1) if str(number) not in self._servers)

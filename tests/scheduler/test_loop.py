@@ -12,7 +12,7 @@ import pytest
 
 from nebula_core.background import background
 from nebula_core.errors import StoreUnavailable
-from nebula_core.interfaces import Delete, Put
+from nebula_core.interfaces import Delete, Proposal, Put, ScalingPolicy
 from nebula_core.metrics import Metrics
 from nebula_core.scheduler.election import Election
 from nebula_core.scheduler.loop import PREFIXES, SchedulerLoop
@@ -23,7 +23,7 @@ from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.mirror import following
 from nebula_core.testing.engines import FakeEngine
 from nebula_core.testing.polling import eventually
-from nebula_core.types import DRAIN, READY, EndpointInfo, ModelRequest, ModelStatus, NodeStatus, PlacementPlan
+from nebula_core.types import DRAIN, READY, EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, ModelStatus, NodeStatus, PlacementPlan
 
 logger = logging.getLogger("test")
 
@@ -301,3 +301,76 @@ async def test_an_outage_is_said_once_and_so_is_its_end(tmp_path, caplog):
         assert leading(metrics) == 1
     assert said(caplog, "decides nothing until the store answers") == ["WARNING"]
     assert said(caplog, "the store answers the scheduler again") == ["INFO"]
+
+
+class Fixed(ScalingPolicy):
+    """Wants as many as it is told to, and says when it is asked."""
+
+    def __init__(self, number):
+        self.number, self.asked = number, []
+
+    def propose(self, signals, memory, now):
+        self.asked.append(signals)
+        return Proposal(replicas=self.number, reason=f"{self.number} is a good number", memory={"looks": memory.get("looks", 0) + 1})
+
+
+OFTEN = Settings.model_validate({"scheduler": {"scale_s": 0.1, "scale_up_pause_s": 0, "scale_down_pause_s": 0}})
+
+
+@asynccontextmanager
+async def scaling(store, policy):
+    async with AsyncExitStack() as stack:
+        mirror = await stack.enter_async_context(following(store, PREFIXES, logger))
+        loop = SchedulerLoop(store, mirror, ENGINES, OFTEN, logger, time.monotonic, None, {"fixed": policy}, "fixed")
+        await stack.enter_async_context(background(loop.run()))
+        yield
+
+
+async def test_a_policy_decides_how_many_there_are_within_the_bounds_and_the_status_says_why(store):
+    async with scaling(store, policy := Fixed(3)):
+        await add_node(store)
+        await ask(store, replicas=1, min_replicas=1, max_replicas=4)
+        await plan_with(store, 3)
+        account = (await status_of(store)).scaling
+        assert (account.replicas, account.policy, account.changed_from, account.reason) == (3, "fixed", 1, "3 is a good number")
+        policy.number = 9
+        await plan_with(store, 4)
+        assert (await status_of(store)).scaling.reason == "9 is a good number; 9 proposed, and max_replicas is 4"
+
+
+async def test_the_next_leader_goes_on_with_what_the_last_one_remembered(store):
+    await add_node(store)
+    async with scaling(store, Fixed(3)):
+        await ask(store, replicas=1, max_replicas=4)
+        await plan_with(store, 3)
+    left = (await status_of(store)).scaling
+    async with scaling(store, policy := Fixed(None)):
+        account = await eventually(lambda: looked_at_since(store, left.at), 5)
+    assert (account.replicas, account.changed_at) == (3, left.changed_at)
+    assert left.memory["looks"] < account.memory["looks"] <= left.memory["looks"] + len(policy.asked)
+
+
+async def looked_at_since(store, at):
+    account = (await status_of(store)).scaling
+    return account if account.policy and account.at > at else None
+
+
+async def test_signals_of_engines_and_gateways_reach_the_policy(store):
+    async with scaling(store, policy := Fixed(1)):
+        await add_node(store)
+        await ask(store, max_replicas=4, first_token_target_s=0.5)
+        (assignment,) = (await plan_with(store, 1)).assignments
+        endpoint = EndpointInfo(
+            model_uid="m", replica_id="0", node_id="a", assignment_version=assignment.assignment_version,
+            incarnation=1, engine="fake", state=READY,
+        )  # fmt: skip
+        await put(store, keys.endpoint("m", "0"), endpoint)
+        await put(store, keys.stats("m", "0"), EndpointStats(pending=2.0, incarnation=1))
+        await put(store, keys.gateway("g"), GatewayStatus(gateway_id="g", address="", demand={"m": 5}))
+
+        async def heard():
+            signals = policy.asked[-1]
+            return signals if signals.in_flight and any(each.stats for each in signals.replicas) else None
+
+        signals = await eventually(heard, 5)
+        assert (signals.in_flight, signals.replicas[0].stats.pending, signals.first_token_target_s) == (5, 2.0, 0.5)
