@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nebula_core import Candidate, EndpointStats, PrefixBlocks
+from nebula_strategy_prefix.beginners import Beginners
+from nebula_strategy_prefix.curve import Curve
 from nebula_strategy_prefix.demand import Demand
 from nebula_strategy_prefix.index import PrefixIndex
 from nebula_strategy_prefix.pace import Pace
@@ -23,10 +25,12 @@ class Fleet:
     def __init__(self, settings: PrefixSettings) -> None:
         self.index = PrefixIndex()
         self.demand = Demand()
+        self.curve = Curve()
         self.replicas: dict[str, Replica] = {}
         self.members: tuple[tuple[str, int], ...] = ()
         """Id and slot of the candidates that `of` saw last."""
         self._settings = settings
+        self.beginners = Beginners(self._pace())
         self._seen: Sequence[Candidate] = ()
         self._replicas: list[Replica] = []
 
@@ -48,8 +52,10 @@ class Fleet:
         pace = self._pace()
         if known is not None:
             self.remove(replica_id)
-        tokens = self._settings.kv_capacity_tokens
-        replica = Replica(replica_id, incarnation, self.index.add(), pace, int(tokens * self._settings.bytes_per_token))
+        if not self.beginners.replicas:
+            self.beginners.pace = self._pace()
+        budget = self._budget(self._settings.kv_capacity_tokens)
+        replica = Replica(replica_id, incarnation, self.index.add(), pace, budget, self.curve, self.beginners)
         self.replicas[replica_id] = replica
         return replica
 
@@ -57,27 +63,34 @@ class Fleet:
         """A replica is gone."""
         replica = self.replicas.pop(replica_id)
         self.index.remove(replica.slot)
+        self.beginners.replicas.discard(replica)
         self._seen = ()
 
     def note_capacity(self, replica: Replica, stats: EndpointStats) -> None:
         """Take over the size of its KV cache, if its engine reports that."""
-        replica.stats = stats
+        replica.note(stats)
         if stats.kv_capacity_tokens:
-            replica.budget = int(stats.kv_capacity_tokens * self._settings.bytes_per_token)
+            replica.budget = self._budget(stats.kv_capacity_tokens)
 
-    def uncached(self, found: Sequence[tuple[int, int]], blocks: PrefixBlocks) -> list[int]:
-        """Bytes that each slot would have to compute, from what `PrefixIndex.match` found."""
+    def uncached(self, found: Sequence[tuple[int, int]], blocks: PrefixBlocks) -> tuple[list[int], list[float]]:
+        """Bytes that each slot would have to compute, and the effort of that, from what `PrefixIndex.match` found."""
         total, sizes = blocks.total, blocks.sizes
         usual = found[0][0] if self.index.slots <= FEW else max(found, key=_holders)[0]
-        work = [total - sum(sizes[:usual])] * self.index.slots
+        left, per_pair = total - sum(sizes[:usual]), self.curve.per_pair
+        work, efforts = [left] * self.index.slots, [left + per_pair * left * (total - 0.5 * left)] * self.index.slots
         for depth, mask in found:
             if depth != usual:
                 left = total - sum(sizes[:depth])
+                cost = left + per_pair * left * (total - 0.5 * left)  # as `Curve.effort`, for which a call would cost more
                 while mask:
                     lowest = mask & -mask
-                    work[lowest.bit_length() - 1] = left
+                    slot = lowest.bit_length() - 1
+                    work[slot], efforts[slot] = left, cost
                     mask ^= lowest
-        return work
+        return work, efforts
+
+    def _budget(self, tokens: int) -> int:
+        return int(tokens * self._settings.bytes_per_token)
 
     def _pace(self) -> Pace:
         """A new replica is taken to be as fast as the others of its model are on average."""

@@ -14,8 +14,8 @@ from nebula_strategy_prefix.replica import Costs, Replica, weigh
 from nebula_strategy_prefix.settings import PrefixSettings
 
 SLACK = 0.1
-SLACK_S = 0.001
-"""Candidates whose costs differ by less than this share and time are equals: no cost is known better than that."""
+SLACK_S = 0.01
+"""Candidates whose costs differ by less than this share and time are equals: no cost is known better, and nobody feels less."""
 SPREAD = 0x9E3779B97F4A7C15
 """Fibonacci hashing: a trace numbers its blocks one after the other."""
 
@@ -29,6 +29,8 @@ class Picked(msgspec.Struct, gc=False):
     """Leading blocks that the replica holds."""
     work: int
     """Bytes that it has to compute."""
+    effort: float
+    """Of computing them, in bytes."""
     at: float
 
 
@@ -55,16 +57,16 @@ class Prefix(Strategy):
         fleet = self._fleets.get(request.model_uid) or self._new_fleet(request.model_uid)
         replicas, delayed = fleet.of(candidates), fleet.demand.delayed_per_s
         found = fleet.index.match(blocks.hashes)
-        work = fleet.uncached(found, blocks)
-        costs = weigh(candidates, replicas, work, delayed, now)
-        at = _choose(costs, blocks, found[-1][0])
+        work, efforts = fleet.uncached(found, blocks)
+        costs = weigh(candidates, replicas, efforts, delayed, now)
+        at = _choose(costs, replicas, work, blocks, found[-1][0])
         replica, pick = replicas[at], candidates[at]
         depth, uncached = _depth(found, replica.slot), work[replica.slot]
         reason = _reason(depth, found[-1][0])
         if pick.stats is not replica.stats:
             fleet.note_capacity(replica, pick.stats)
         self._counters.decided(reason, blocks.total, uncached)
-        self._picked = Picked(request.request_id, replica, depth, uncached, now)
+        self._picked = Picked(request.request_id, replica, depth, uncached, efforts[replica.slot], now)
         self._decisions.add(
             Decision(request.request_id, request.model_uid, now, at, reason, blocks.total, fleet.members, work, costs, delayed)
         )
@@ -100,19 +102,21 @@ class Prefix(Strategy):
         replica = picked.replica
         if replica.incarnation != event.incarnation:
             return
-        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.at)
+        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.effort, picked.at)
         if waiting is None:
             return
         waiting.chosen_here = here
         if blocks.hashes:
-            self._touch(fleet, replica, blocks, picked.depth)
+            queued = replica.queued_bytes - blocks.total
+            self._touch(fleet, replica, blocks, picked.depth, queued)
         fleet.demand.arrived(waiting.service_s, len(fleet.replicas), picked.at)
 
     def _heard(self, fleet: Fleet, event: RouteEvent, blocks: PrefixBlocks) -> Picked:
         """Another worker's choice, as this one would know it."""
         replica = fleet.replica(event.replica_id, event.incarnation)
         depth = fleet.index.depth(replica.slot, blocks.hashes)
-        return Picked(event.request_id, replica, depth, blocks.total - sum(blocks.sizes[:depth]), self._clock())
+        work = blocks.total - sum(blocks.sizes[:depth])
+        return Picked(event.request_id, replica, depth, work, fleet.curve.effort(work, blocks.total), self._clock())
 
     def _first_token(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
         now = self._clock()
@@ -135,17 +139,18 @@ class Prefix(Strategy):
         if not fleet.replicas:
             del self._fleets[event.model_uid]
 
-    def _touch(self, fleet: Fleet, replica: Replica, blocks: PrefixBlocks, depth: int = 0) -> None:
+    def _touch(self, fleet: Fleet, replica: Replica, blocks: PrefixBlocks, depth: int = 0, queued: int = 0) -> None:
+        """What is queued before it takes room in the cache later, and meanwhile displaces nothing."""
         most = max(1, self._max_blocks // len(fleet.replicas))
-        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget, most, depth)
+        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget + queued, most, depth)
 
     def _new_fleet(self, model_uid: str) -> Fleet:
         fleet = self._fleets[model_uid] = Fleet(self._settings)
         return fleet
 
 
-def _choose(costs: Costs, blocks: PrefixBlocks, known: int) -> int:
-    """Position of the least cost. Among equals the least load counts, then the first one from where the prompt's key points."""
+def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], blocks: PrefixBlocks, known: int) -> int:
+    """Position of the least cost. Among equals the least load counts, then the least work, then the prompt's key."""
     totals, loads = costs.totals, costs.loads
     limit = min(totals) * (1.0 + SLACK) + SLACK_S
     equals = [i for i, cost in enumerate(totals) if cost <= limit]
@@ -155,6 +160,8 @@ def _choose(costs: Costs, blocks: PrefixBlocks, known: int) -> int:
     equals = [i for i in equals if loads[i] == least]
     if len(equals) == 1:
         return equals[0]
+    least_work = min([work[replicas[i].slot] for i in equals])
+    equals = [i for i in equals if work[replicas[i].slot] == least_work]
     start = ((_key(blocks, known) * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
     return next((i for i in equals if i >= start), equals[0])
 

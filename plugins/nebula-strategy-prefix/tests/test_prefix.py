@@ -358,3 +358,107 @@ def test_odd_prompts_are_routed(content):
     strategy, candidates = TestContract().make_strategy(), make_candidates(3)
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]}).encode()
     assert strategy.select(RouteRequest("r", "m", "/v1/chat/completions", body), candidates).candidate in candidates
+
+
+def short(world: World, number: int) -> Charge:
+    """A request of one short prompt, the same each time."""
+    charge = world.router.pick(world.table.models["m"], RouteRequest(f"s{number}", "m", "", b"", PrefixBlocks((7,), (256,), 450)))
+    assert charge is not None
+    return charge
+
+
+def test_one_short_prompt_sent_many_times_spreads_over_an_idle_fleet():
+    world, picked = World(4), Counter()
+    for number in range(16):
+        charge = short(world, number)
+        picked[name(charge)] += 1
+        world.now += 0.05
+        charge.first_token()
+    assert sorted(picked.values()) == [4, 4, 4, 4]
+
+
+def test_one_short_prompt_spreads_over_the_fleet_of_two_gateways_that_tell_each_other():
+    worlds, picked = (World(4), World(4)), Counter()
+    told: list[RouteEvent] = []
+    for world in worlds:
+        world.strategy.observe = lambda event, observe=world.strategy.observe: (told.append(event), observe(event))
+    hear = [Prefix.observe.__get__(world.strategy) for world in worlds]
+    for number in range(16):
+        here, there = number % 2, 1 - number % 2
+        charge = short(worlds[here], number)
+        picked[name(charge)] += 1
+        worlds[here].now += 0.05
+        charge.first_token()
+        for event in told:
+            worlds[there].now = worlds[here].now
+            hear[there](event)
+        told.clear()
+        worlds[there].table.replica("m", name(charge)).set_charged_elsewhere(charge.candidate.charged)
+    assert sorted(picked.values()) == [4, 4, 4, 4]
+
+
+def test_long_prompts_that_share_most_stay_together_while_the_load_is_light():
+    world, system = World(4), range(16)
+    home = world.answer(world.send(*system), 1.1)
+    streams = []
+    for number in range(1, 9):
+        charge = world.send(*system, number)
+        world.now += 0.3
+        charge.first_token()
+        streams.append(name(charge))
+    assert set(streams) == {home}
+
+
+def test_a_replica_that_never_answered_is_asked_when_the_others_prove_faster_than_believed():
+    world, picked = World(4), Counter()
+    for number in range(1, 200):
+        charge = world.send(*range(number * 100, number * 100 + 10))
+        picked[name(charge)] += 1
+        world.answer(charge, 0.05)
+    assert len(picked) == 4
+
+
+def test_a_replica_whose_slots_are_all_taken_is_left_for_one_that_is_free():
+    world = World(2)
+    home = world.answer(world.send(*range(16)), 1.1)
+    for number in range(1, 60):  # so that it is known how long an answer is decoded
+        charge = world.send(*range(16), -number)
+        world.now += 0.1
+        charge.first_token()
+        world.now += 60
+        charge.finish()
+    running = [world.send(*range(16), number) for number in range(1, 4)]
+    for charge in running:
+        world.now += 0.3
+        charge.first_token()
+    full = sum(name(charge) == home for charge in running)
+    assert full == 3
+    world.table.replica("m", home).set_stats(EndpointStats(running=full, pending=1))
+    assert name(world.send(*range(16), 90)) == home  # whose sample is looked at when it is picked
+    assert name(world.send(*range(16), 91)) != home
+
+
+def test_hashes_that_collide_cost_a_wrong_guess_and_nothing_else():
+    world = World(2, kv_capacity_tokens=20 * BLOCK // 4)
+    for number in range(100):
+        world.answer(world.send(*[1] * 60, number % 3, *[1] * 60), 0.1)
+    assert len(world.strategy._fleets["m"].index) <= 2 * 20
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        json.dumps({"model": "m", "prompt": list(range(100_000))}).encode(),
+        json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}] * 10_000}).encode(),
+    ],
+    ids=["nothing", "no prompt", "token ids", "10,000 messages"],
+)
+def test_an_odd_body_is_weighed_by_a_bounded_number_of_blocks(body):
+    world = World(3)
+    request = RouteRequest("r", "m", "/v1/chat/completions", body)
+    charge = world.router.pick(world.table.models["m"], request)
+    charge.finish()
+    assert len(request.blocks().hashes) <= 138
+    assert len(world.strategy._fleets["m"].index) <= 138
