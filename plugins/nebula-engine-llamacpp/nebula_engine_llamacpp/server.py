@@ -60,6 +60,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def batch_tokens(options: argparse.Namespace) -> int:
+    """Tokens of one step. With embeddings llama.cpp aborts at its start if its slots cannot share them evenly."""
+    if not options.embeddings:
+        return int(options.batch_tokens)
+    return max(1, options.batch_tokens // options.parallel) * int(options.parallel)
+
+
 def parameters(options: argparse.Namespace, api_key: str) -> xllamacpp.CommonParams:
     """What llama.cpp is to do; all that is not set here is its own default."""
     params = xllamacpp.CommonParams()
@@ -71,7 +78,7 @@ def parameters(options: argparse.Namespace, api_key: str) -> xllamacpp.CommonPar
     params.api_keys = [api_key] if api_key else []
     params.n_parallel = options.parallel
     params.n_ctx = options.context_tokens * options.parallel
-    params.n_batch = params.n_ubatch = options.batch_tokens
+    params.n_batch = params.n_ubatch = batch_tokens(options)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
     params.n_gpu_layers = options.gpu_layers
     params.cache_ram_mib = options.prompt_cache_mib

@@ -143,3 +143,9 @@ async def test_a_port_in_use_ends_it_with_the_reason(tmp_path):
             log = await ends_with(engine, 1)
     assert f"couldn't bind HTTP server socket, hostname: {address.host}, port: {address.port}" in log
     assert "Traceback" not in log
+
+
+async def test_any_number_of_slots_will_do(tmp_path):
+    async with engine_of(tmp_path, parallel=3, context_tokens=256) as engine:
+        await until_ready(engine)
+        await chat_completes(engine)
