@@ -53,7 +53,7 @@ async def test_a_replica_on_a_node_that_is_not_heard_of_is_not_waited_for(tmp_pa
             keys.placement("m"): plan,
             keys.node("present-name"): NodeStatus(node_id="present-name", address=""),
         }
-        leader = Put(keys.SCHEDULER_LEADER, b"somebody")
+        leader = Put(keys.SCHEDULER_LEADER, b"somebody", await store.grant(30))
         await store.transact([leader, *(Put(key, codec.encode(value)) for key, value in values.items())])
         view = View(
             settings=Settings(data_dir=tmp_path),

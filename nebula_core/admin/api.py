@@ -93,7 +93,7 @@ def _reading(view: View) -> APIRouter:
 
     @router.get("/status", summary="Models, replicas, nodes and gateways at a glance, and why something is not ready")
     async def get_status() -> Status:
-        return status.status(await view.look())
+        return status.status(await view.look_back())
 
     @router.get("/models", summary="All models")
     async def get_models() -> Models:

@@ -107,6 +107,12 @@ class StoreView(Document):
     kind: str
     connected: bool
     """If not, all that is shown is the last that was known."""
+    silent_since: float | None = None
+    """Since when it does not answer, in Unix seconds."""
+    read_at: float | None = None
+    """When this process last read what it does not follow, in Unix seconds; `null`: it follows everything, or never did."""
+    never_read: tuple[str, ...] = ()
+    """Parts of the store of which this process knows nothing, as it never read them."""
 
 
 class Status(Document):
@@ -117,6 +123,8 @@ class Status(Document):
     gateways: tuple[GatewayView, ...]
     scheduler: str | None
     """Who leads, or `null`."""
+    scheduler_problem: str = ""
+    """What keeps any scheduler from leading, and the way out."""
     store: StoreView
 
 

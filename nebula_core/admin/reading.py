@@ -20,14 +20,25 @@ FRESH_S = 1.0
 """How long a listing counts as new, and a store that did not answer as silent: whoever polls costs one listing a second."""
 PATIENCE_S = 5.0
 """How long the store may take for all listings together."""
+DOUBT_S = 1.0
+"""The same, for a store that is known to be silent."""
+NOTHING = Listing((), 0)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The store's values at one moment, listed ones by prefix."""
+    """The store's values at one moment, listed ones by prefix; or as they were last known, if the store is silent."""
 
     mirror: Mirror
     listed: Mapping[str, Listing]
+    silence: str = ""
+    """Why the listings are not of now; empty: they are."""
+    silent_since: float | None = None
+    """Since when the store does not answer, in Unix seconds; `None`: it does."""
+    listed_at: float | None = None
+    """When the listings were taken, in Unix seconds; `None`: never."""
+    never_read: tuple[str, ...] = ()
+    """Prefixes of which nothing is known."""
 
     def entry(self, key: str) -> Entry | None:
         """The entry, or `None`."""
@@ -56,35 +67,54 @@ class Reader:
         self._store, self._mirror, self._name, self._clock, self._patience_s = store, mirror, name, clock, patience_s
         self._prefixes = [prefix for prefix in prefixes if prefix not in followed]
         self._listed: dict[str, Listing] = {}
+        self._taken_at: float | None = None
         self._silence = ""
-        self._listed_at = float("-inf")
+        self._silent_since: float | None = None
+        self._asked_at = float("-inf")
         self._one_at_a_time = asyncio.Lock()
 
     async def picture(self) -> Picture:
         """The store as it stands, or stood within the last second. Raises `StoreUnavailable` if it must be asked and does not answer."""
+        picture = await self.last_picture()
+        if picture.silence:
+            raise StoreUnavailable(picture.silence)
+        return picture
+
+    async def last_picture(self) -> Picture:
+        """The same, or the last that was known; raises `StoreUnavailable` only if nothing ever was."""
         if self._prefixes:
             async with self._one_at_a_time:
-                if self._clock() - self._listed_at >= FRESH_S:
-                    await self._list()
-        if self._silence:
+                if self._clock() - self._asked_at >= FRESH_S:
+                    await self._ask()
+        if self._silence and self._taken_at is None and not self._mirror.synced:
             raise StoreUnavailable(self._silence)
-        return Picture(self._mirror, self._listed)
+        never_read = tuple(self._prefixes) if self._taken_at is None else ()
+        listed = {**dict.fromkeys(never_read, NOTHING), **self._listed}
+        return Picture(self._mirror, listed, self._silence, self._since(), self._taken_at, never_read)
 
     async def forget(self) -> None:
         """Something was written: the next picture is a new one."""
         async with self._one_at_a_time:  # a listing under way may have missed it
-            self._listed_at = float("-inf")
+            self._asked_at = float("-inf")
 
-    async def _list(self) -> None:
+    def _since(self) -> float | None:
+        return min((since for since in (self._silent_since, self._mirror.silent_since) if since is not None), default=None)
+
+    async def _ask(self) -> None:
+        patience_s = self._patience_s if self._since() is None else min(DOUBT_S, self._patience_s)
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(patience_s):
                 self._listed = {prefix: await self._store.list(prefix) for prefix in self._prefixes}
-            self._silence = ""
+            self._taken_at, self._silence, self._silent_since = time.time(), "", None
         except TimeoutError:
-            self._silence = f'the store "{self._name}" ([store] use) did not answer within {self._patience_s:g} s'
+            self._fell_silent(f"did not answer within {patience_s:g} s")
         except StoreUnavailable as error:
-            self._silence = f'the store "{self._name}" ([store] use) does not answer: {error}'
-        self._listed_at = self._clock()
+            self._fell_silent(f"does not answer: {error}")
+        self._asked_at = self._clock()
+
+    def _fell_silent(self, how: str) -> None:
+        self._silence = f'the store "{self._name}" ([store] use) {how}'
+        self._silent_since = self._silent_since or time.time()
 
 
 def _readable(listing: Listing, type_: type[V]) -> dict[str, V]:

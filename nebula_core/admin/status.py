@@ -11,6 +11,7 @@ from nebula_core.admin.documents import GatewayView, ModelView, NodeView, Replic
 from nebula_core.admin.routing import obstacle
 from nebula_core.interfaces import Strategy
 from nebula_core.masks import mask
+from nebula_core.store import keys
 from nebula_core.types import (
     DRAINING,
     READY,
@@ -46,6 +47,7 @@ class Seen:
     nodes: Mapping[str, NodeStatus] = field(default_factory=dict)
     gateways: Sequence[GatewayStatus] = ()
     scheduler: str | None = None
+    scheduler_problem: str = ""
     store: StoreView
     strategies: Mapping[str, Strategy] = field(default_factory=dict)
     """Every strategy that is installed in the process that looks; for what they say of themselves."""
@@ -56,6 +58,10 @@ class Seen:
     secrets: frozenset[str] = frozenset()
     """Texts that are shown nowhere."""
 
+    def knows(self, prefix: str) -> bool:
+        """Whether what lies there was ever read: if not, nothing follows from there being none."""
+        return prefix not in self.store.never_read
+
 
 def status(seen: Seen) -> Status:
     """Everything at a glance, in order of names."""
@@ -64,6 +70,7 @@ def status(seen: Seen) -> Status:
         nodes=_nodes(seen),
         gateways=tuple(GatewayView.model_validate(msgspec.to_builtins(gateway)) for gateway in seen.gateways),
         scheduler=seen.scheduler,
+        scheduler_problem=seen.scheduler_problem,
         store=seen.store,
     )
 
@@ -74,13 +81,14 @@ def model(seen: Seen, uid: str) -> ModelView:
     assignments = plan.assignments if plan else ()
     replicas = tuple(_replica(seen, uid, assignment) for assignment in assignments)
     running = [replica.state for replica, assignment in zip(replicas, assignments, strict=True) if assignment.wanted == RUN]
-    wanted = seen.wanted.get(uid, request.replicas) if request else 0
+    asked_for = request is not None or not seen.knows(keys.MODEL_REQUESTS)
+    wanted = seen.wanted.get(uid, request.replicas) if request else len(running) if asked_for else 0
     strategy = (request.strategy if request else None) or seen.strategy
     return ModelView(
         model_uid=uid,
         engine=request.engine if request else next((each.spec.engine for each in assignments), ""),
         aliases=request.aliases if request else (),
-        state=model_state(wanted, running) if request else "unloading",
+        state=model_state(wanted, running) if asked_for else "unloading",
         wanted=wanted,
         ready=running.count(READY),
         reasons=_reasons(seen, uid),
@@ -107,7 +115,9 @@ def model_state(wanted: int, running: Sequence[str]) -> str:
 def _reasons(seen: Seen, uid: str) -> tuple[str, ...]:
     if uid in seen.statuses:
         return seen.statuses[uid].reasons
-    if seen.scheduler is None:
+    if seen.scheduler_problem:
+        return (seen.scheduler_problem,)
+    if seen.scheduler is None and seen.knows(keys.SCHEDULER_LEADER):
         return ("no scheduler runs, so nothing is placed; start one with `nebula scheduler`",)
     return ()
 
@@ -121,7 +131,7 @@ def _signals(seen: Seen, uid: str, replicas: Sequence[ReplicaStatus]) -> dict[st
 
 def _replica(seen: Seen, uid: str, assignment: Assignment) -> ReplicaStatus:
     endpoint, stats = seen.endpoints.get((uid, assignment.replica_id)), seen.stats.get((uid, assignment.replica_id))
-    up = assignment.node_id in seen.nodes
+    up = assignment.node_id in seen.nodes or not seen.knows(keys.NODES)
     state = _replica_state(assignment, endpoint, up)
     return ReplicaStatus(
         replica_id=assignment.replica_id,
@@ -165,6 +175,6 @@ def _why(state: str, node_id: str, endpoint: EndpointInfo | None, up: bool) -> s
 
 def _nodes(seen: Seen) -> tuple[NodeView, ...]:
     named = {assignment.node_id for plan in seen.plans.values() for assignment in plan.assignments}
-    gone = [NodeView(node_id=name, up=False) for name in named - seen.nodes.keys()]
+    gone = [NodeView(node_id=name, up=False) for name in named - seen.nodes.keys() if seen.knows(keys.NODES)]
     up = [NodeView.model_validate({**msgspec.to_builtins(node), "up": True}) for node in seen.nodes.values()]
     return tuple(sorted((*up, *gone), key=lambda node: node.node_id))

@@ -20,6 +20,7 @@ from nebula_core.interfaces import Engine, Exporter, Store, Strategy
 from nebula_core.masks import secrets_in
 from nebula_core.metrics import Metrics, Snapshot
 from nebula_core.plugins import Plugins
+from nebula_core.scheduler import election
 from nebula_core.settings import Settings
 from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
@@ -86,6 +87,10 @@ class View:
         """The store's values, as they are. Raises `StoreUnavailable` if the store must be asked and does not answer."""
         return self._seen(await self._reader.picture())
 
+    async def look_back(self) -> Seen:
+        """The same, or what was last known of them; raises `StoreUnavailable` only if nothing ever was."""
+        return self._seen(await self._reader.last_picture())
+
     async def look_for(self, model_uid: str) -> Seen:
         """The same, if that model is among them. Raises `UnknownModel` as well."""
         seen = await self.look()
@@ -109,12 +114,22 @@ class View:
             stats=keys.by_replica(picture.values(keys.STATS, EndpointStats)),
             nodes={node.node_id: node for node in picture.values(keys.NODES, NodeStatus).values()},
             gateways=tuple(picture.values(keys.GATEWAYS, GatewayStatus).values()),
-            scheduler=leader.value.decode(errors="replace") if leader else None,
-            store=StoreView(kind=self.settings.store.use, connected=self.mirror.connected),
+            scheduler=election.name_in(leader) if leader and leader.leased else None,
+            scheduler_problem=election.obstacle(leader) if leader else "",
+            store=self._store_view(picture),
             strategies=self.strategies,
             strategy=self.settings.router.strategy,
             fallback=self.settings.router.fallback,
             secrets=self.secrets,
+        )
+
+    def _store_view(self, picture: Picture) -> StoreView:
+        return StoreView(
+            kind=self.settings.store.use,
+            connected=self.mirror.connected and not picture.silence,
+            silent_since=picture.silent_since,
+            read_at=picture.listed_at,
+            never_read=picture.never_read,
         )
 
     async def caught_up(self, model_uid: str) -> None:

@@ -1,8 +1,9 @@
-"""The status of a Nebula as text: models with their replicas, and under each what keeps it from being ready; nodes; gateways."""
+"""The status of a Nebula as text: models, their replicas, and under each what keeps it from being ready; nodes; gateways; scheduler."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -18,7 +19,7 @@ MODEL_TITLES = ("MODEL", "STATE", "READY", "ENGINE", "STRATEGY", "ALIASES")
 
 def view(status: Document) -> Group:
     """The whole status."""
-    parts = [_models(status["models"]), _nodes(status["nodes"]), _gateways(status["gateways"]), _store(status["store"])]
+    parts = [_store(status["store"]), _models(status["models"]), _nodes(status["nodes"]), _gateways(status["gateways"]), _scheduler(status)]
     return Group(*(line for part in parts for line in part))
 
 
@@ -98,10 +99,29 @@ def _gateways(gateways: Sequence[Document]) -> Iterator[RenderableType]:
         yield from _table(("GATEWAY", "ADDRESS", "REQUESTS"), rows)
 
 
+def _scheduler(status: Document) -> Iterator[RenderableType]:
+    if "/leader/scheduler" in status["store"].get("never_read", ()):
+        return
+    problem = status.get("scheduler_problem") or "none leads: nothing is placed, moved or scaled; `nebula scheduler` starts one"
+    yield Text()
+    yield from _table(("SCHEDULER",), [[status["scheduler"] or Text(problem, style="red")]])
+
+
 def _store(store: Document) -> Iterator[RenderableType]:
-    if not store["connected"]:
-        yield Text()
-        yield Text(f"The {store['kind']} store does not answer: what is shown is the last that was known.", style="red")
+    """How old everything is that follows, if the store is silent."""
+    if store["connected"]:
+        return
+    since = f" since {_time(store['silent_since'])}" if store.get("silent_since") else ""
+    yield Text(f"The {store['kind']} store does not answer{since}: what follows is the last that was known.", style="red")
+    if store.get("read_at"):
+        yield Text(f"What this process does not follow itself was last read at {_time(store['read_at'])}.", style="red")
+    if store.get("never_read"):
+        yield Text(f"This process never read {', '.join(store['never_read'])}: what lies there is not shown.", style="red")
+    yield Text()
+
+
+def _time(unix_s: float) -> str:
+    return f"{datetime.fromtimestamp(unix_s).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> list[Text]:

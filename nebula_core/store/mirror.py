@@ -73,7 +73,7 @@ class Mirror:
         self._decoded: dict[str, _Decoded] = {}
         self._subscribers: WeakSet[Changes] = WeakSet()
         self._synced = asyncio.Event()
-        self._gone = False
+        self._silent_since: float | None = None
 
     async def run(self) -> None:
         """Follow the store until cancelled. What it refuses for the moment is tried again; its other errors are raised, in a group."""
@@ -89,6 +89,16 @@ class Mirror:
     def connected(self) -> bool:
         """Whether the copy is up to date, all prefixes being followed at this moment."""
         return all(copy.connected for copy in self._copies)
+
+    @property
+    def silent_since(self) -> float | None:
+        """Since when the store does not answer, in Unix seconds; `None` while it does."""
+        return self._silent_since
+
+    @property
+    def synced(self) -> bool:
+        """Whether every prefix has been listed once."""
+        return self._synced.is_set()
 
     @property
     def revision(self) -> int:
@@ -158,15 +168,15 @@ class Mirror:
 
     def _tell_gone(self, error: StoreUnavailable) -> None:
         """Once per outage, and not for each prefix."""
-        if not self._gone:
+        if self._silent_since is None:
+            self._silent_since = time.time()
             going_on = "the store is gone, going on with what was last read" if self._synced.is_set() else "the store does not answer yet"
             self._logger.warning("%s: %s", going_on, error)
-        self._gone = True
 
     def _tell_back(self) -> None:
-        if self._gone and self.connected:
+        if self._silent_since is not None and self.connected:
             self._logger.info("the store answers again")
-            self._gone = False
+            self._silent_since = None
 
     def _apply(self, copy: _Copy, changed: set[str]) -> None:
         for key in changed - copy.entries.keys():

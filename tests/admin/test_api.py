@@ -10,6 +10,7 @@ import pytest
 from nebula_core.errors import PluginError
 from nebula_core.interfaces import Put
 from nebula_core.store import codec, keys
+from nebula_core.testing.polling import eventually
 from nebula_core.types import ModelRequest
 
 TABLE = {"engine": "fake", "replicas": 2, "context": 7}
@@ -129,12 +130,29 @@ async def test_the_metrics_come_as_they_are(nebula):
     assert (family["name"], family["samples"][0]["labels"], family["samples"][0]["value"]) == ("nebula_test_total", ["x"], 3.0)
 
 
+async def status_with(nebula, part):
+    async def look():
+        status = (await nebula.http.get("/admin/v1/status")).json()
+        return status if status[part] else None
+
+    return await eventually(look, 5)
+
+
 async def test_the_status_lists_what_the_store_holds(nebula):
     await nebula.http.put("/admin/v1/models/m", json=TABLE)
-    await nebula.store.transact([Put(keys.SCHEDULER_LEADER, b"host:1")])
-    status = (await nebula.http.get("/admin/v1/status")).json()
+    await nebula.store.transact([Put(keys.SCHEDULER_LEADER, b"host:1", await nebula.store.grant(30))])
+    status = await status_with(nebula, "scheduler")
     assert [(model["model_uid"], model["state"], model["wanted"]) for model in status["models"]] == [("m", "unplaced", 2)]
-    assert status["store"] == {"kind": "embedded", "connected": True}
+    assert status["store"] == {"kind": "embedded", "connected": True, "silent_since": None, "read_at": None, "never_read": []}
+    assert (status["scheduler"], status["scheduler_problem"]) == ("host:1", "")
+
+
+async def test_a_leader_key_that_no_scheduler_wrote_is_shown_as_the_problem_it_is(nebula):
+    await nebula.http.put("/admin/v1/models/m", json=TABLE)
+    await nebula.store.transact([Put(keys.SCHEDULER_LEADER, b"a note")])
+    status = await status_with(nebula, "scheduler_problem")
+    assert "holds 'a note' without a lease" in status["scheduler_problem"]
+    assert (status["scheduler"], status["models"][0]["reasons"]) == (None, [status["scheduler_problem"]])
 
 
 PLUGIN = """

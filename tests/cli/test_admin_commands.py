@@ -1,6 +1,7 @@
 """`status`, `models` and `apply` against a real HTTP server that plays the admin API."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -119,11 +120,26 @@ def test_status_as_json_is_the_document_itself(nebula: Run, admin: Admin) -> Non
     assert json.loads(nebula("status", "--json").stdout) == document
 
 
-def test_a_store_that_does_not_answer_is_said() -> None:
-    console = Console(width=120, color_system=None)
+def test_a_store_that_does_not_answer_is_said_before_all_else() -> None:
+    silent = status(connected=False)
+    silent["store"] |= {"silent_since": 1_700_000_000.0, "read_at": 1_699_999_000.0, "never_read": ["/stats/"]}
+    first, second, third, *_ = lines_of(silent)
+    assert re.fullmatch(r"The embedded store does not answer since 2023-11-1\d .*: what follows is the last that was known\.", first)
+    assert second.startswith("What this process does not follow itself was last read at 2023-11-1")
+    assert third == "This process never read /stats/: what lies there is not shown."
+
+
+def test_who_leads_is_shown_and_why_nobody_does() -> None:
+    assert lines_of(status())[-2:] == ["SCHEDULER", "lab"]
+    assert lines_of(status() | {"scheduler": None, "scheduler_problem": "somebody's note"})[-1] == "somebody's note"
+    assert "`nebula scheduler` starts one" in lines_of(status() | {"scheduler": None})[-1]
+
+
+def lines_of(document: dict[str, Any]) -> list[str]:
+    console = Console(width=200, color_system=None)
     with console.capture() as captured:
-        console.print(view(status(connected=False)))
-    assert "The embedded store does not answer: what is shown is the last that was known." in captured.get()
+        console.print(view(document))
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def test_names_are_never_taken_for_markup() -> None:
