@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nebula_core import desired
 from nebula_core.interfaces import Proposal, ScalingPolicy, ScalingSignals
 from nebula_core.scheduler import boots, demand
 from nebula_core.scheduler.autoscale import Limits, begin, bounds, decide, follow
@@ -130,6 +131,14 @@ def test_a_number_that_an_operator_sets_goes_at_once_and_bounds_move_what_they_m
     """It is at 6, by load. A number that only moved with the bounds is not one that was set."""
     last = msgspec.structs.replace(begin(model(**before), None), replicas=6)
     assert follow(last, model(**after), now=50.0).replicas == replicas
+
+
+def test_the_number_that_a_request_has_already_counts_when_an_operator_sets_it_once_more():
+    """Load has changed it since, and nobody can see that in the request."""
+    request = model(replicas=2)
+    last = msgspec.structs.replace(begin(request, None), replicas=6)
+    assert follow(last, desired.scaled(request, {"replicas": 2}), now=50.0).replicas == 2
+    assert follow(last, desired.scaled(request, {"min_replicas": 3}), now=50.0).replicas == 6
 
 
 def test_what_an_operator_set_is_left_alone_for_a_while():
