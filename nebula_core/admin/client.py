@@ -94,7 +94,10 @@ class AdminClient:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx.ConnectError as error:
-            raise AdminError(f"no Nebula answers at {self._url}; start one with `nebula up`") from error
+            raise AdminError(
+                f"no Nebula answers at {self._url}; start one with `nebula up`, or in a fleet this machine's "
+                "role (`nebula gateway`, `scheduler` or `node`); --settings names the settings of one that runs with others"
+            ) from error
         except httpx.HTTPError as error:
             raise AdminError(f"the admin API at {self._url} did not answer properly: {str(error) or type(error).__name__}") from error
         except (TypeError, ValueError) as error:

@@ -59,7 +59,7 @@ class ChatClient:
         except httpx.ConnectError as error:
             raise ChatError(f"nothing answers at {self._url}: `nebula up` starts a Nebula, --url names another address") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ChatError(f"the connection to {self._url} failed: {error or type(error).__name__}") from error
+            raise ChatError(f"the connection to {self._url} failed: {str(error) or type(error).__name__}") from error
 
 
 def pieces(lines: Iterable[str]) -> Iterator[Piece]:
