@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -18,6 +19,7 @@ from nebula_core.admin.api import make_app
 from nebula_core.admin.server import AdminServer, bind
 from nebula_core.admin.view import PREFIXES as ADMIN_PREFIXES
 from nebula_core.admin.view import View
+from nebula_core.admin.waiting import waiting_app
 from nebula_core.app import App, load_plugins, open_app
 from nebula_core.background import background
 from nebula_core.errors import PluginError
@@ -73,12 +75,13 @@ async def _run(
     """Open everything, say so by `opened`, and close it when `stopped` is done."""
     plugins = load_plugins(settings)
     raise_file_limit()
-    progress.step(f"opening the {settings.store.use} store in {settings.data_dir}")
+    progress.step(f"opening the {settings.store.use} store; this process keeps its own files in {settings.data_dir}")
     async with open_app(settings, plugins, followed(roles)) as app, AsyncExitStack() as stack:
         for role in roles:
             refusal = ALREADY_RUNS.replace("{role}", role).replace("{folder}", str(settings.data_dir))
             stack.enter_context(locked(settings.data_dir / f"{role}.lock", refusal))
-        await startup.wait_for_store(app, progress, STORE_S if roles == {Role.GATEWAY} else None)
+        listener = stack.enter_context(bind(app.settings.admin.host, app.settings.admin.port))
+        await startup.wait_for_store(app, progress, _waiting(app, listener), STORE_S if roles == {Role.GATEWAY} else None)
         alone = roles == ALL_ROLES
         declared = startup.requests(app)
         if alone and not keep_going:
@@ -86,7 +89,7 @@ async def _run(
         _introduce(app, roles)
         opened_at = app.mirror.revision
         gateway = await stack.enter_async_context(_gateway(app)) if Role.GATEWAY in roles else None
-        admin = _admin(app, gateway, followed(roles))
+        admin = _admin(app, gateway, followed(roles), listener)
         if Role.NODE in roles:
             await stack.enter_async_context(_node(app, owns_engines=alone))
             if Role.SCHEDULER in roles:
@@ -178,10 +181,19 @@ class Admin:
     server: AdminServer
 
 
-def _admin(app: App, gateway: GatewayControl | None, prefixes: Sequence[str]) -> Admin:
-    """With its port bound and nothing served yet, so that a port in use is known before any engine is started."""
+@asynccontextmanager
+async def _waiting(app: App, listener: socket.socket) -> AsyncIterator[None]:
+    """Answer on the admin port that the store is waited for. The listener stays open: who connects afterwards waits for the admin API."""
+    async with AdminServer(waiting_app(app.settings.store.use), listener.dup()):
+        yield
+
+
+def _admin(app: App, gateway: GatewayControl | None, prefixes: Sequence[str], listener: socket.socket) -> Admin:
+    """The admin API, not served yet. Its port was bound early, so that one in use is known before any engine is started."""
+    connected = app.metrics.gauge("nebula_store_connected", "1 while all that this process follows of the store is up to date.").labels()
 
     def snapshot() -> Snapshot:
+        connected.set(float(app.mirror.connected))
         return merge([app.metrics.snapshot(), gateway.snapshot()]) if gateway else app.metrics.snapshot()
 
     view = View(
@@ -197,7 +209,7 @@ def _admin(app: App, gateway: GatewayControl | None, prefixes: Sequence[str]) ->
     )
     api = make_app(view, token.ensure(app.settings.data_dir))
     api.state.nebula = app
-    return Admin(view, AdminServer(api, bind(app.settings.admin.host, app.settings.admin.port)))
+    return Admin(view, AdminServer(api, listener))
 
 
 @asynccontextmanager

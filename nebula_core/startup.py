@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from nebula_core import desired
 from nebula_core.admin import status
@@ -51,17 +52,20 @@ def check(app: App, declared: Sequence[ModelRequest]) -> None:
                 ) from error
 
 
-async def wait_for_store(app: App, progress: Progress, patience_s: float | None = None) -> None:
+async def wait_for_store(
+    app: App, progress: Progress, meanwhile: AbstractAsyncContextManager[None], patience_s: float | None = None
+) -> None:
     """Wait until all that is followed has been read from the store, for `patience_s` seconds at most; `None`: as long as it takes.
 
-    Why it does not answer is logged by the mirror.
+    `meanwhile` is entered for a wait that is worth a word. Why it does not answer is logged by the mirror.
     """
     synced = asyncio.ensure_future(app.mirror.wait_synced())
     try:
         await asyncio.wait([synced], timeout=PROMPT_S if patience_s is None else patience_s)
         if not synced.done() and patience_s is None:
             progress.step(f"waiting for the {app.settings.store.use} store: nothing is started before it answers")
-            await synced
+            async with meanwhile:
+                await synced
     finally:
         synced.cancel()
 

@@ -69,12 +69,27 @@ def test_a_gateway_that_never_had_a_table_waits_and_can_be_stopped(make_nebula, 
     assert "Traceback" not in gateway.log.read_text()
 
 
-def test_a_node_waits_for_the_store(make_nebula, etcd):
+def admin(nebula, path):
+    try:
+        return httpx.get(f"http://127.0.0.1:{nebula.admin_port}{path}", trust_env=False)
+    except httpx.TransportError:
+        return None
+
+
+def test_a_node_waits_for_the_store_and_says_so(make_nebula, etcd):
     etcd.stop(signal.SIGKILL)
     nebula = make_nebula(on(etcd)).start(role="node", wait=False)
     eventually(lambda: "waiting for the etcd store" in said(nebula), 30, lambda: said(nebula))
+    assert eventually(lambda: admin(nebula, "/health"), 30).json() == {"status": "waiting for the store"}
+    refused = admin(nebula, "/metrics")
+    assert (refused.status_code, 'waits for the store "etcd"' in refused.json()["error"]["message"]) == (503, True)
     etcd.start()
     eventually(nebula.is_up, 30, lambda: said(nebula))
+    assert admin(nebula, "/health").json() == {"status": "ok"}
+    assert "nebula_store_connected 1.0" in admin(nebula, "/metrics").text
+    etcd.stop(signal.SIGKILL)
+    eventually(lambda: "nebula_store_connected 0.0" in admin(nebula, "/metrics").text, 30)
+    assert nebula.status()["store"]["connected"] is False
     assert nebula.stop() == 0
 
 
