@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+import nebula_core
 from nebula_bench.gateway import programs
 from nebula_bench.gateway.errors import MissingError
 
@@ -64,7 +65,7 @@ def _cpu() -> str:
 
 def _nebula() -> str:
     """Its version, and the commit where it runs from a checkout."""
-    here = Path(__file__).parent
+    here = Path(nebula_core.__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -12,6 +12,7 @@ import msgspec
 import uvloop
 
 from nebula_bench.gateway import compare, gateways, machine, processes, prompts, rows
+from nebula_bench.gateway.errors import GatewayError
 from nebula_bench.gateway.gateways import NEBULA, Running
 from nebula_bench.gateway.rows import Row
 from nebula_bench.gateway.scene import Scene
@@ -81,17 +82,19 @@ def run(scene: Scene) -> tuple[list[Row], list[Kill]]:
 
 
 async def _kill(running: Running, seconds: float, number: int) -> Kill:
-    """Load for a third of the time, kill, and load on."""
-    seen, end = Seen(), time.monotonic() + seconds
-    async with asyncio.TaskGroup() as clients:
-        for client in range(_CLIENTS):
-            clients.create_task(_client(running.port, client, end, seen))
-        await asyncio.sleep(seconds / 3)
+    """Load for half of the time, kill, and load on until there is a new worker, and for the other half."""
+    seen = Seen()
+    async with asyncio.TaskGroup() as group:
+        clients = [group.create_task(_client(running.port, client, seen)) for client in range(_CLIENTS)]
+        await asyncio.sleep(seconds / 2)
         before = set(running.workers())
         victim = max(before, key=lambda pid: len(processes.clients_of(pid, running.port)))
         held = processes.clients_of(victim, running.port)
         os.kill(victim, signal.SIGKILL)
-        replaced_s = await _replaced(running, before, end)
+        replaced_s = await _replaced(running, before)
+        await asyncio.sleep(seconds / 2)
+        for client in clients:
+            client.cancel()
     return Kill(
         round=number,
         requests=seen.requests,
@@ -103,24 +106,26 @@ async def _kill(running: Running, seconds: float, number: int) -> Kill:
     )
 
 
-async def _replaced(running: Running, before: set[int], end: float) -> float:
+async def _replaced(running: Running, before: set[int]) -> float:
+    """Seconds until a new worker holds connections. Raises `GatewayError`."""
     began = time.monotonic()
-    while time.monotonic() < end:
-        if any(processes.clients_of(pid, running.port) for pid in set(running.workers()) - before):
-            break
+    while not any(processes.clients_of(pid, running.port) for pid in set(running.workers()) - before):
+        if time.monotonic() > began + _PATIENCE_S:
+            raise GatewayError(f"the killed worker has not been replaced within {_PATIENCE_S:g} s")
         await asyncio.sleep(0.05)
     return time.monotonic() - began
 
 
-async def _client(port: int, number: int, end: float, seen: Seen) -> None:
-    """Ask over one connection, and over a new one after a failure, until the time is over."""
-    while time.monotonic() < end:
+async def _client(port: int, number: int, seen: Seen) -> None:
+    """Ask over one connection, and over a new one after a failure, until cancelled."""
+    request = prompts.request(port, prompts.chat(number % prompts.SYSTEM_PROMPTS, number))
+    while True:
         own_port = 0
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             own_port = writer.get_extra_info("sockname")[1]
             try:
-                await _ask_until(end, reader, writer, prompts.request(port, prompts.chat(number % prompts.SYSTEM_PROMPTS, number)), seen)
+                await _ask_on(reader, writer, request, seen)
             finally:
                 writer.close()
         except (OSError, asyncio.IncompleteReadError):
@@ -128,8 +133,9 @@ async def _client(port: int, number: int, end: float, seen: Seen) -> None:
             await asyncio.sleep(_AGAIN_S)
 
 
-async def _ask_until(end: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, seen: Seen) -> None:
-    while (began := time.monotonic()) < end:
+async def _ask_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes, seen: Seen) -> None:
+    while True:
+        began = time.monotonic()
         writer.write(request)
         async with asyncio.timeout(_PATIENCE_S):
             head = await reader.readuntil(b"\r\n\r\n")
