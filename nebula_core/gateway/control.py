@@ -194,7 +194,8 @@ class GatewayControl:
 
     async def _hub_changed(self, timeout_s: float) -> None:
         try:
-            await asyncio.wait_for(self._hub.changed.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # `wait_for` would lose a cancellation that comes with the change, until Python 3.12
+                await self._hub.changed.wait()
         except TimeoutError:
             return
         self._hub.changed.clear()

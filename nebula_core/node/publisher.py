@@ -75,13 +75,15 @@ class Publisher:
     async def _read_unknown(self, wanted: Values, leases: Mapping[str, str]) -> None:
         """With a lease its keys go as well: under a new one nothing is known of them."""
         seen, self._seen = self._seen, {}
-        self._known = {
-            key: known for key, known in self._known.items() if key in wanted and seen.get(key, known.revision) == known.revision
-        }
+        self._known = {key: known for key, known in self._known.items() if key in wanted}
         for key in wanted:
             known = self._known.get(key)
             if known is None or (known.lease != leases.get(key, "") and known.lease):
                 self._known[key] = Standing.read(await self._store.get(key))
+            elif known.is_doubtful(seen.get(key, known.revision)):
+                entry = await self._store.get(key)
+                if entry is None or entry.mod_revision != known.revision:
+                    self._known[key] = Standing.read(entry)
 
     def _changed(self, wanted: Values, leases: Mapping[str, str]) -> list[str]:
         anothers = {keys.replica_of(key) for key in wanted if self._known[key].is_anothers(key, self._node_id, wanted[key])} - {None}

@@ -30,6 +30,10 @@ class Standing:
         """As just read from the store."""
         return cls(0) if entry is None else cls(entry.mod_revision, entry.value)
 
+    def is_doubtful(self, seen: int) -> bool:
+        """Whether somebody else may have written it, given at which revision it was seen. What is seen lags behind what was written."""
+        return seen > self.revision or (seen == 0 and self.revision != 0)
+
     def says(self, value: Value | None, lease: str) -> bool:
         """Whether nothing has to be written for it to say `value` under `lease`."""
         if value is None:

@@ -151,6 +151,20 @@ async def test_to_see_its_own_write_costs_nothing(store, publisher):
     assert store.transactions == before
 
 
+async def test_to_see_what_it_wrote_before_its_last_write_costs_nothing(store, publisher):
+    """What is seen lags behind: to take that for somebody else's doing, and write again, would never end."""
+    lease = await store.grant(60)
+    await publisher.publish({ENDPOINT: endpoint(url="http://here")}, status(), lease)
+    late = (await store.get(ENDPOINT)).mod_revision
+    ours = {ENDPOINT: endpoint(url="http://there")}
+    await publisher.publish(ours, status(), lease)
+    before = store.transactions
+    for seen in (late, 0):
+        publisher.see({ENDPOINT: seen})
+        assert await publisher.publish(ours, status(), lease)
+    assert store.transactions == before
+
+
 async def test_under_a_new_lease_the_heartbeat_is_written_anew(store, publisher):
     first, second = await store.grant(60), await store.grant(60)
     await publisher.publish({STATS: EndpointStats(running=1)}, status(), first)

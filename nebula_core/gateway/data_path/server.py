@@ -103,7 +103,8 @@ class Server:
             connection.drain()
         if services.connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(services.emptied.wait(), deadline_s)
+                async with asyncio.timeout(deadline_s):
+                    await services.emptied.wait()
         for connection in tuple(services.connections):
             connection.cut()
         services.pool.close()
