@@ -47,6 +47,10 @@ class ModelView(Document):
     """Routing strategy: its own, or that of the answering process's `[router]`."""
     routing: str = ""
     """What keeps the strategy from deciding, and who decides instead; empty: nothing does."""
+    scaling: str = ""
+    """How many replicas load asks for, who says so and why, and the last change; empty: load does not decide."""
+    scaling_inputs: dict[str, float | None] = {}
+    """What that was decided by; `null`: not known."""
     replicas: tuple[ReplicaStatus, ...] = ()
     request: dict[str, Any] | None = None
     """The request as it was written, secrets masked; `null` while it is being unloaded."""

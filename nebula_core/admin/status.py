@@ -26,6 +26,7 @@ from nebula_core.types import (
     ModelStatus,
     NodeStatus,
     PlacementPlan,
+    Scaling,
 )
 
 PLACED = "placed"
@@ -84,6 +85,7 @@ def model(seen: Seen, uid: str) -> ModelView:
     asked_for = request is not None or not seen.knows(keys.MODEL_REQUESTS)
     wanted = seen.wanted.get(uid, request.replicas) if request else len(running) if asked_for else 0
     strategy = (request.strategy if request else None) or seen.strategy
+    scaling = seen.statuses[uid].scaling if uid in seen.statuses else None
     return ModelView(
         model_uid=uid,
         engine=request.engine if request else next((each.spec.engine for each in assignments), ""),
@@ -94,9 +96,19 @@ def model(seen: Seen, uid: str) -> ModelView:
         reasons=_reasons(seen, uid),
         strategy=strategy,
         routing=obstacle(strategy, seen.fallback, seen.strategies, _signals(seen, uid, replicas)),
+        scaling=_scaling(scaling) if scaling else "",
+        scaling_inputs=scaling.inputs if scaling else {},
         replicas=replicas,
         request=mask(msgspec.to_builtins(request), seen.secrets) if request else None,
     )
+
+
+def _scaling(account: Scaling) -> str:
+    """What load asks for, in words."""
+    said = f"{account.policy} asks for {account.replicas}: {account.reason}" if account.policy else account.reason
+    if account.changed_at is None or account.changed_from is None:
+        return said
+    return f"{said}; {account.at - account.changed_at:.0f} s ago it was {account.changed_from}: {account.changed_why}"
 
 
 def model_state(wanted: int, running: Sequence[str]) -> str:

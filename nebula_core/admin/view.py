@@ -104,12 +104,13 @@ class View:
 
     def _seen(self, picture: Picture) -> Seen:
         requests = keys.by_model(picture.values(keys.MODEL_REQUESTS, ModelRequest))
+        statuses = keys.by_model(picture.values(keys.STATUS, ModelStatus))
         leader = picture.entry(keys.SCHEDULER_LEADER)
         return Seen(
             requests=requests,
-            wanted={uid: desired.wanted(request, self.engines) for uid, request in requests.items()},
+            wanted={uid: self._wanted(request, statuses.get(uid)) for uid, request in requests.items()},
             plans=keys.by_model(picture.values(keys.PLACEMENTS, PlacementPlan)),
-            statuses=keys.by_model(picture.values(keys.STATUS, ModelStatus)),
+            statuses=statuses,
             endpoints=keys.by_replica(picture.values(keys.ENDPOINTS, EndpointInfo)),
             stats=keys.by_replica(picture.values(keys.STATS, EndpointStats)),
             nodes={node.node_id: node for node in picture.values(keys.NODES, NodeStatus).values()},
@@ -122,6 +123,10 @@ class View:
             fallback=self.settings.router.fallback,
             secrets=self.secrets,
         )
+
+    def _wanted(self, request: ModelRequest, status: ModelStatus | None) -> int:
+        """How many replicas a request comes to; where load decides, the scheduler knows."""
+        return status.wanted if status and status.scaling else desired.wanted(request, self.engines)
 
     def _store_view(self, picture: Picture) -> StoreView:
         return StoreView(

@@ -46,7 +46,7 @@ def _models(models: Sequence[Document]) -> Iterator[RenderableType]:
     for model, line in zip(models, lines, strict=True):
         yield line
         yield from _notes(model.get("reasons", ()), 2)
-        yield from _notes([f"routing: {model['routing']}"] if model.get("routing") else [], 2)
+        yield from _notes([f"{what}: {model[what]}" for what in ("routing", "scaling") if model.get(what)], 2)
         for replica in model["replicas"]:
             yield Padding(next(replicas), (0, 0, 0, 2), expand=False)
             yield from _notes([replica["reason"]] if replica.get("reason") else [], 4)

@@ -23,6 +23,7 @@ from nebula_core.types import (
     NodeStatus,
     PlacementPlan,
     ReplicaSpec,
+    Scaling,
 )
 
 REQUEST = ModelRequest(model_uid="m", engine="fake", aliases=("x",))
@@ -154,3 +155,15 @@ def test_only_what_the_documents_name_is_shown_of_gateways_and_nodes():
     shown = status(world).model_dump_json()
     assert "h:8080" in shown
     assert "sk-" not in shown
+
+
+def test_a_model_that_load_decides_on_says_how_many_and_why():
+    scaling = Scaling(at=50.0, replicas=3, policy="load", reason="the KV caches are 90 % full", inputs={"kv_cache_usage": 0.9})
+    changed = msgspec.structs.replace(scaling, changed_at=20.0, changed_from=2, changed_why="the KV caches were 85 % full")
+    for account, told in (
+        (scaling, "load asks for 3: the KV caches are 90 % full"),
+        (changed, "load asks for 3: the KV caches are 90 % full; 30 s ago it was 2: the KV caches were 85 % full"),
+        (msgspec.structs.replace(scaling, policy="", reason="no scaling policy is installed"), "no scaling policy is installed"),
+    ):
+        shown = model(seen(ENDPOINT, statuses={"m": ModelStatus(model_uid="m", scaling=account)}), "m")
+        assert (shown.scaling, shown.scaling_inputs) == (told, {"kv_cache_usage": 0.9})

@@ -108,7 +108,7 @@ class Attempts(Receiver):
         try:
             connection = await endpoint.connect(self._services.settings.connect_timeout_s)
         except (OSError, ValueError) as error:
-            logger.warning("%s does not accept a connection: %s", endpoint.url, error or type(error).__name__)
+            logger.warning("%s does not accept a connection: %s", endpoint.url, str(error) or type(error).__name__)
             self._waiting = None
             self._failed("reset" if self._recovery is not None and self._recovery.repeated else "refused")
         else:
