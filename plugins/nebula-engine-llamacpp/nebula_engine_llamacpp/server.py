@@ -62,9 +62,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def batch_tokens(options: argparse.Namespace) -> int:
     """Tokens of one step. With embeddings llama.cpp aborts at its start if its slots cannot share them evenly."""
-    if not options.embeddings:
-        return int(options.batch_tokens)
-    return max(1, options.batch_tokens // options.parallel) * int(options.parallel)
+    tokens, slots = int(options.batch_tokens), int(options.parallel)
+    return max(1, tokens // slots) * slots if options.embeddings else tokens
 
 
 def parameters(options: argparse.Namespace, api_key: str) -> xllamacpp.CommonParams:
