@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nebula_core.interfaces import Proposal, ReplicaSignals, ScalingPolicy, ScalingSignals
@@ -70,7 +70,7 @@ class ScalingContract(ABC):
         """A fresh policy with its default settings."""
 
     @given(history=HISTORIES)
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     def test_it_says_a_number_or_none_and_why_whatever_it_is_told(self, history: list[tuple[float, ScalingSignals]]) -> None:
         """And what it remembers stays small."""
         for proposal in ask_often(self.make_policy(), history)[0]:
@@ -79,7 +79,7 @@ class ScalingContract(ABC):
             assert len(msgspec.json.encode(proposal.memory)) <= MOST_MEMORY
 
     @given(history=HISTORIES)
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     def test_all_that_it_remembers_is_what_it_was_handed(self, history: list[tuple[float, ScalingSignals]]) -> None:
         """A new leader has a new policy, and the memory that the old one's left in the store."""
         policy = self.make_policy()
@@ -90,7 +90,7 @@ class ScalingContract(ABC):
             memory = proposal.memory
 
     @given(history=HISTORIES, last=SIGNALS, which=st.integers(0, 7))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     def test_what_is_not_known_takes_no_replica_away(
         self, history: list[tuple[float, ScalingSignals]], last: ScalingSignals, which: int
     ) -> None:

@@ -61,7 +61,7 @@ int nvmlDeviceGetMemoryInfo(device *d, unsigned long long *memory) { /* total, f
 int nvmlDeviceGetUtilizationRates(device *d, unsigned *rates) { WHOLE(d); rates[0] = 50; rates[1] = 10; return OK; }
 int nvmlDeviceGetTemperature(device *d, int sensor, unsigned *celsius) { WHOLE(d); *celsius = 40 + d->card; return OK; }
 int nvmlDeviceGetPowerUsage(device *d, unsigned *milliwatts) { WHOLE(d); *milliwatts = 123456; return OK; }
-int nvmlDeviceGetTotalEccErrors(device *d, int kind, int counter, unsigned long long *errors) { WHOLE(d); *errors = 3; return OK; }
+int nvmlDeviceGetTotalEccErrors(device *d, int kind, int counter, unsigned long long *errors) { WHOLE(d); *errors = number("FAKE_NVML_ECC_ERRORS", 0); return OK; }
 
 typedef struct { unsigned pid; unsigned long long memory; unsigned instance, compute; } process;
 int nvmlDeviceGetComputeRunningProcesses_v3(device *d, unsigned *count, process *found) {

@@ -77,7 +77,7 @@ def indexes(seen: SimpleNamespace) -> list[int]:
 
 
 def test_everything_that_a_card_tells_is_read(read):
-    seen = read()
+    seen = read(FAKE_NVML_ECC_ERRORS="3")
     assert seen.gpus[1] == {
         "index": 1,
         "uuid": "GPU-0001-fake",

@@ -76,7 +76,7 @@ def test_replicas_are_placed_on_gpus_of_their_own(make_nebula):
     assert gpus_of_engines(nebula) == ["0", "1"]
     nebula.cli("models", "scale", "m", "3")
     eventually(lambda: nebula.model("m")["reasons"], 20)
-    assert "needs 1 GPU; the best node" in nebula.model("m")["reasons"][0]
+    assert "needs 1 GPU with 1.1 GiB free (as its last run took, with a margin); the best node" in nebula.model("m")["reasons"][0]
 
 
 def test_gpus_are_in_the_status_and_in_the_metrics(make_nebula):
@@ -107,3 +107,8 @@ def test_a_driver_that_hangs_keeps_nobody_from_serving_or_from_stopping(make_neb
     assert nebula.stop() == 0
     assert time.monotonic() - began < 30
     assert os.path.lexists(hang)
+
+
+def test_a_gpu_with_memory_errors_is_given_to_nobody(make_nebula):
+    nebula = make_nebula(FAKE_NVML_ECC_ERRORS="1").start("--keep-going", wait=False)
+    eventually(lambda: nebula.log.exists() and "memory errors left out" in nebula.log.read_text(), 60, nebula.log.read_text)
