@@ -51,6 +51,7 @@ async def started(launch: Launch, address: EngineAddress, log: Path) -> AsyncIte
     """Start `launch` as a node would, with a minimal environment; it is gone afterwards. Does not wait until it is ready."""
     env = {"PATH": os.environ["PATH"], "HOME": str(log.parent), **launch.env}
     client = httpx.AsyncClient(
+        limits=httpx.Limits(max_keepalive_connections=0),  # llama.cpp closes some after a stream, without a word
         base_url=f"http://{address.host}:{address.port}",
         headers={"Authorization": f"Bearer {address.api_key}"},
         trust_env=False,

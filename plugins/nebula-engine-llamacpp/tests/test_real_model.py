@@ -132,7 +132,7 @@ async def test_a_file_that_is_no_model_ends_it_with_the_reason(tmp_path, content
     async with engine_of(tmp_path, source=str(tmp_path / "broken.gguf")) as engine:
         log = await ends_with(engine, 1)
     assert "gguf_init" in log
-    assert "broken.gguf" in log.splitlines()[-1]
+    assert f"llama.cpp cannot serve {tmp_path / 'broken.gguf'}" in log  # not always as its last line: llama.cpp logs in a thread
     assert "Traceback" not in log
 
 
