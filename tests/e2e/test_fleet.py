@@ -139,6 +139,7 @@ def test_a_fleet_is_whole_again_after_any_part_of_it_was_killed(fleet, capsys):
     eventually(fleet.is_whole, WHOLE_S, lambda: str(fleet.status("gateway2")))
     nodes_used = {replica["node_id"] for replica in fleet.status("gateway2")["models"][0]["replicas"]}
     assert len(nodes_used) == 2
+    assert_little_is_written_at_rest(fleet)
     told = []
     for what, kill, is_back, may_fail in kills(fleet):
         before = time.monotonic()
@@ -192,6 +193,13 @@ def restart(fleet: Fleet, name: str, *others: int) -> None:
         os.kill(pid, signal.SIGKILL)
     fleet.parts[name].kill()
     fleet.start(name)
+
+
+def assert_little_is_written_at_rest(fleet: Fleet) -> None:
+    """A node that took its own writes for somebody else's once wrote some 300 times a second."""
+    before = fleet.etcds[0].metric("etcd_mvcc_put_total")
+    time.sleep(3)  # six heartbeats of two nodes, one of two gateways
+    assert fleet.etcds[0].metric("etcd_mvcc_put_total") - before < 60
 
 
 def assert_the_pages_moved(fleet: Fleet) -> None:
