@@ -150,10 +150,6 @@ class ClosedLoop:
         waits = [each.waited_s for each in self.served if since <= each.came < until]
         return sum(wait <= wait_s for wait in waits) / len(waits) if waits else 1.0
 
-    def replica_seconds(self, since: float = 0.0) -> float:
-        """What was held, booting or serving."""
-        return sum(number * LOOK_S for at, number in self.wanted if at >= since)
-
     def _elect(self) -> None:
         """A leader whose clock has nothing to do with that of the one before."""
         self._autoscaler = Autoscaler({"it": self.policy}, "it", self.limits, LOOK_S, logging.getLogger("nebula.testing"))

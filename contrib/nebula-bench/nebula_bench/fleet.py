@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Sequence
 
+import msgspec
 from nebula_store_etcd.settings import EtcdSettings
 from nebula_store_etcd.store import EtcdStore
 
@@ -17,7 +18,8 @@ from nebula_core.node.publisher import Values
 from nebula_core.node.reporter import Reporter
 from nebula_core.store import keys
 from nebula_core.store.mirror import following
-from nebula_core.types import READY, Assignment, EndpointInfo, EndpointStats, GpuStatus, MachineStatus, NodeStatus, Value
+from nebula_core.testing.fleet import answer
+from nebula_core.types import READY, Assignment, EndpointStats, GpuStatus, MachineStatus, NodeStatus, Value
 
 GIB = 2**30
 LEASE_S = 30.0
@@ -83,7 +85,7 @@ class Node:
     def _values(self) -> Values:
         values: dict[str, Value | None] = {}
         for assignment in self._assignments:
-            values[keys.endpoint(*_replica(assignment))] = self._endpoint(assignment)
+            values[keys.endpoint(*_replica(assignment))] = msgspec.structs.replace(answer(assignment, READY), url="http://127.0.0.1:9")
             values[keys.stats(*_replica(assignment))] = self._stats.get(_replica(assignment))
         return values
 
@@ -123,18 +125,6 @@ class Node:
         )
         machine = MachineStatus(cpus=96, cpu_utilization=draw.random(), memory_total_bytes=512 * GIB, memory_available_bytes=300 * GIB)
         return NodeStatus(node_id=self._node_id, address="127.0.0.1", engines=("fake",), machine=machine, gpus=tuple(gpus))
-
-    def _endpoint(self, assignment: Assignment) -> EndpointInfo:
-        return EndpointInfo(
-            model_uid=assignment.spec.model_uid,
-            replica_id=assignment.replica_id,
-            node_id=self._node_id,
-            assignment_version=assignment.assignment_version,
-            incarnation=1,
-            engine=assignment.spec.engine,
-            url="http://127.0.0.1:9",
-            state=READY,
-        )
 
 
 def _replica(assignment: Assignment) -> tuple[str, str]:

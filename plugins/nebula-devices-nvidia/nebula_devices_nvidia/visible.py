@@ -23,11 +23,6 @@ class Gpu:
     card_index: int
     card_uuid: str
 
-    @property
-    def is_part(self) -> bool:
-        """Whether it is a MIG device."""
-        return self.status.index >= MIG_INDEX
-
 
 def mig_index(card_index: int, number: int) -> int:
     """The index of a card's MIG device: 1032 is device 2 of card 3. A card has seven at most."""
