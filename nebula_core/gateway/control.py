@@ -19,6 +19,7 @@ from pathlib import Path
 
 from nebula_core.errors import NebulaError
 from nebula_core.gateway import feed
+from nebula_core.gateway.handover import Inheritance
 from nebula_core.gateway.heartbeat import Heartbeat
 from nebula_core.gateway.hub import Explained, WorkerHub
 from nebula_core.gateway.kept_table import KeptTable
@@ -40,7 +41,7 @@ PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS, ke
 _MEMBERSHIP = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS)
 
 TAKE_OVER_S = 3.0
-"""How long workers that an earlier process left behind have to give the port back."""
+"""How long workers that an earlier process left behind have to hand the port over."""
 WATCH_S = 0.5
 MOST_EARLY_DEATHS = 2
 
@@ -71,11 +72,12 @@ class GatewayControl:
 
     async def __aenter__(self) -> GatewayControl:
         build_routing(self._settings, Metrics())  # a policy that cannot be built ends the start here, and not every worker of ours
-        left_behind = self._path.exists()
+        gateway, left_behind = self._settings.gateway, self._path.exists()
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._hub)
-            await stack.enter_async_context(self._listener)
-            self._sockets = await self._bind(TAKE_OVER_S if left_behind else 0.0)
+            with Inheritance(self._path, gateway.host, gateway.port) as inheritance:
+                await stack.enter_async_context(self._hub)
+                await stack.enter_async_context(self._listener)
+                self._sockets = await self._bind(inheritance, TAKE_OVER_S if left_behind else 0.0)
             self._closing = stack.pop_all()
         self.address = f"{self._settings.gateway.host}:{self._sockets[0].getsockname()[1]}"
         self._supervisor = Supervisor(self._sockets, self._path, self._generation, self._logger)
@@ -117,16 +119,19 @@ class GatewayControl:
         """Why the workers sent a request where they sent it, as far as they still know."""
         return await self._hub.explain(request_id)
 
-    async def _bind(self, patience_s: float) -> list[socket.socket]:
+    async def _bind(self, inheritance: Inheritance, patience_s: float) -> list[socket.socket]:
+        """The sockets of the public port: inherited, as far as there are such, else new."""
         gateway, loop = self._settings.gateway, asyncio.get_running_loop()
         deadline = loop.time() + patience_s
         while True:
-            try:
-                return bind_public(gateway.host, gateway.port, gateway.workers, "[gateway]")
-            except NebulaError:
-                if loop.time() >= deadline:
-                    raise
-                await asyncio.sleep(0.05)
+            inherited = inheritance.listeners
+            if inheritance.gathered or len(inherited) >= gateway.workers or not inherited:
+                try:
+                    return bind_public(gateway.host, gateway.port, gateway.workers, "[gateway]", inherited)
+                except NebulaError:
+                    if loop.time() >= deadline:
+                        raise
+            await asyncio.sleep(0.05)
 
     # --- the table ------------------------------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class WorkerHub:
         if left_behind:
             self._logger.info("asking gateway worker %d, left behind by an earlier process, to finish and go", hello.pid)
         if left_behind or self._retiring:
-            worker.send(link.Retire(self._drain_s))
+            worker.send(link.Retire(self._drain_s, hand_over=left_behind))
             return worker
         worker.send(link.Welcome(self._settings))
         if self._sharing:

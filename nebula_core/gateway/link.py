@@ -117,6 +117,8 @@ class Retire(msgspec.Struct, frozen=True, tag=True):
     """Accept nothing more, finish what runs within `drain_s` seconds, and exit."""
 
     drain_s: float
+    hand_over: bool = False
+    """First give the listening socket to the control process that says this."""
 
 
 class Events(msgspec.Struct, frozen=True, tag=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,18 +16,18 @@ LONGEST_UNIX_PATH = 100
 """A Unix socket's path has room for 108 bytes; longer ones are reached through a file descriptor of their folder."""
 
 
-def bind_public(host: str, port: int, count: int, table: str) -> list[socket.socket]:
+def bind_public(host: str, port: int, count: int, table: str, inherited: Sequence[socket.socket] = ()) -> list[socket.socket]:
     """`count` listening sockets on one address, among which the kernel spreads connections. Raises `NebulaError` if it is taken.
 
     Each worker has a socket of its own that the control process keeps open as well, so that connections which wait for a worker
     that died are taken up by the one that replaces it. Such sockets would happily share the port with another program's, so the
-    address is first bound alone.
+    address is first bound alone, unless some of them are `inherited`; of these, those beyond `count` are closed.
     """
-    probe = _bind(host, port, f"{table} ", shared=False)
-    port = probe.getsockname()[1]
-    probe.close()
-    sockets = []
-    for _ in range(count):
+    for spare in inherited[count:]:
+        spare.close()
+    sockets = list(inherited[:count])
+    port = sockets[0].getsockname()[1] if sockets else _free_port(host, port, table)
+    for _ in range(count - len(sockets)):
         listener = _bind(host, port, f"{table} ", shared=True)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -44,6 +44,23 @@ def bind_one(host: str, port: int, table: str, prefix: str = "") -> socket.socke
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def is_at(listener: socket.socket, host: str, port: int) -> bool:
+    """Whether a socket is bound to this address; port 0 is any."""
+    bound = listener.getsockname()
+    try:
+        wanted = socket.getaddrinfo(host, port or bound[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
+    except OSError:
+        return False  # binding to it will say what is wrong
+    return bool(bound == wanted)
+
+
+def _free_port(host: str, port: int, table: str) -> int:
+    probe = _bind(host, port, f"{table} ", shared=False)
+    port = probe.getsockname()[1]
+    probe.close()
+    return port
 
 
 def _bind(host: str, port: int, keys: str, *, shared: bool) -> socket.socket:

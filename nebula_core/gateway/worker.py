@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 
 from nebula_core.background import background
-from nebula_core.gateway import link
+from nebula_core.gateway import handover, link
 from nebula_core.gateway.data_path.server import Server
 from nebula_core.gateway.report import Reporter
 from nebula_core.gateway.routing import build_routing
@@ -72,6 +72,14 @@ class Worker:
             if self._data_path is not None:
                 await self._data_path.server.drain(drain_s)
 
+    def _obey(self, message: link.Retire) -> None:
+        if message.hand_over and not self._retired.done():
+            try:
+                handover.give(self._hub, self._listener)
+            except OSError as error:
+                logger.warning("could not hand the public port over, it is closed for a moment: %s", error)
+        self._retire(message.drain_s)
+
     def _retire(self, drain_s: float) -> None:
         if not self._retired.done():
             self._retired.set_result(drain_s)
@@ -99,7 +107,7 @@ class Worker:
         if self._data_path is None and isinstance(first, link.Welcome):
             self._data_path = await self._start(Settings.model_validate_json(first.settings))
         if isinstance(first, link.Retire):
-            self._retire(first.drain_s)
+            self._obey(first)
         if self._data_path is None:
             return
         try:
@@ -146,7 +154,7 @@ class Worker:
             case link.Explain():
                 link.write(writer, link.Explanations(message.number, router.explain(message.request_id)))
             case link.Retire():
-                self._retire(message.drain_s)
+                self._obey(message)
 
     async def _listen(self, server: Server) -> None:
         """Accept clients once there is a table to route by."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+from nebula_core.testing.waiting import eventually
 
 SMALL = '[[models]]\nmodel_uid = "m"\nengine = "llamacpp"\ncontext_tokens = 512\nparallel = 1\n'
 BROKEN_ENGINE = """
@@ -97,3 +100,31 @@ def test_an_engine_plugin_that_fails_to_check_a_model_is_named(make_nebula, tmp_
     assert "Traceback" not in log
     assert 'the engine "broken" failed to check the model "m": KeyError' in log
     assert 'disabled = ["lab"]' in log
+
+
+def test_no_client_notices_that_the_control_process_is_killed_and_started_again(make_nebula):
+    nebula = make_nebula(workers=2).start()
+    answered, failed, stopped = [], [], threading.Event()
+
+    def ask() -> None:
+        while not stopped.is_set():
+            try:
+                answered.append(httpx.get(f"{nebula.url}/v1/models", timeout=30, trust_env=False).raise_for_status())
+            except httpx.HTTPError as error:
+                failed.append(error)
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(3):
+            before = workers(nebula)
+            nebula.kill()
+            nebula.start()
+            eventually(lambda: not set(before) & set(workers(nebula)), 30)  # noqa: B023
+    finally:
+        stopped.set()
+        for client in clients:
+            client.join()
+    assert failed == []
+    assert answered

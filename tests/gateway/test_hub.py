@@ -101,7 +101,7 @@ async def test_stats_that_were_known_before_the_replica_was_routed_to_come_with_
 
 async def test_a_worker_left_behind_is_asked_to_go(hub, connect):
     worker = await connect(generation="before")
-    assert await worker.next() == link.Retire(3.0)
+    assert await worker.next() == link.Retire(3.0, hand_over=True)
 
 
 async def test_a_worker_that_comes_while_the_gateway_stops_is_asked_to_go(hub, connect):
@@ -185,7 +185,7 @@ def decision(at: float) -> Explanation:
 async def test_a_question_goes_to_every_worker_and_the_answers_come_in_order_of_time(hub, connect, until):
     workers = [await connect(slot=slot, pid=slot) for slot in range(2)]
     left_behind = await connect(slot=2, pid=2, generation="before")
-    assert await left_behind.next() == link.Retire(3.0)
+    assert await left_behind.next() == link.Retire(3.0, hand_over=True)
     for worker in workers:
         await worker.next_of(link.Welcome)
     asking = asyncio.create_task(hub.explain("r"))

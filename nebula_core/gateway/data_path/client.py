@@ -28,7 +28,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class ClientConnection(asyncio.Protocol):
     """Has the requests of one client answered, and ends with the client, the drain or a deadline."""
 
-    __slots__ = ("_dropped", "_exchange", "_held_back", "_reader", "_services", "_serving", "deadline", "paused", "transport")
+    __slots__ = ("_answered", "_dropped", "_exchange", "_held_back", "_reader", "_services", "_serving", "deadline", "paused", "transport")
 
     transport: asyncio.Transport
 
@@ -36,6 +36,8 @@ class ClientConnection(asyncio.Protocol):
         self._services = services
         self._reader = RequestReader(services.identify, services.limits.head_bytes, services.settings.max_body_bytes)
         self._exchange: Exchange | None = None
+        self._answered = False
+        """There has been a request."""
         self._serving = False
         self._held_back = False
         """Reading is paused, for there are requests that wait."""
@@ -185,6 +187,7 @@ class ClientConnection(asyncio.Protocol):
     def finished(self, *, close: bool) -> None:
         """The present request is answered."""
         self._exchange = None
+        self._answered = True
         if close or self._services.draining:
             self._close()
             return
@@ -213,9 +216,13 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def drain(self) -> None:
-        """Close, unless a request is being read or answered: then after that."""
-        if self._exchange is None and not self._reader.pending_bytes and not self._reader.ready:
+        """Close, unless a request is being read or answered, or the first one is on its way: then after that."""
+        if self._exchange is not None or self._reader.pending_bytes or self._reader.ready:
+            return
+        if self._answered:
             self._close()
+        else:
+            self.deadline = self._services.now + self._services.limits.first_request_s
 
     def cut(self) -> None:
         """Reset the connection, so that the client cannot take what it has got for the whole."""

@@ -31,6 +31,8 @@ class Limits:
     """Largest request line and header fields."""
     head_s: float = 30.0
     """Longest time for a request's head to arrive, from its first byte."""
+    first_request_s: float = 1.0
+    """How long a drain waits for the first request of a client that has just connected: it cannot know that it comes too late."""
     hold_bytes: int = 16 * 1024
     """Comments of a stream that are held back with its head, before the first event."""
     hold_s: float = 30.0
