@@ -162,6 +162,18 @@ class ModelStatus(Value, frozen=True, kw_only=True):
     """What load asks for; `None`: the request has no bounds to scale within."""
 
 
+class NodeRequest(Value, frozen=True, kw_only=True):
+    """What an operator asks of a node (`/node_requests/{node}`); one without gets replicas and keeps them."""
+
+    node_id: str
+    cordoned: bool = False
+    """It gets nothing new."""
+    drained: bool = False
+    """Its replicas move to other nodes, as far as there is room."""
+    given_up: bool = False
+    """If it is gone, it will not come back: its replicas are replaced at once, however many nodes are gone with it."""
+
+
 class GpuProcess(Value, frozen=True, kw_only=True):
     """A process that computes on a GPU."""
 

@@ -28,6 +28,7 @@ from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelR
 
 PREFIXES = (
     keys.MODEL_REQUESTS,
+    keys.NODE_REQUESTS,
     keys.PLACEMENTS,
     keys.STATUS,
     keys.ENDPOINTS,

@@ -39,7 +39,7 @@ from nebula_core.types import (
     Value,
 )
 
-PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.STATUS, keys.NODES, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
+PREFIXES = (keys.MODEL_REQUESTS, keys.NODE_REQUESTS, keys.PLACEMENTS, keys.STATUS, keys.NODES, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
 """What a scheduler's mirror must follow."""
 _NO_CAUSE = (keys.STATUS, keys.STATS, keys.GATEWAYS)
 """What causes no pass: our own words, and what is looked at every few seconds anyway."""

@@ -13,6 +13,8 @@ KNOWN_KEYS = 50_000
 """Keys whose parts are remembered: a large fleet's are read with every pass of its scheduler, and taking them apart costs most of it."""
 
 MODEL_REQUESTS = "/model_requests/"
+EARLIER_REQUESTS = "/earlier_requests/"
+NODE_REQUESTS = "/node_requests/"
 PLACEMENTS = "/placements/"
 STATUS = "/status/"
 NODES = "/nodes/"
@@ -28,6 +30,11 @@ def model_request(model_uid: str) -> str:
     return MODEL_REQUESTS + encode(model_uid)
 
 
+def earlier_request(model_uid: str) -> str:
+    """What was asked of a model before its last change, for a rollback: a `ModelRequest`."""
+    return EARLIER_REQUESTS + encode(model_uid)
+
+
 def placement(model_uid: str) -> str:
     """The plan of a model: a `PlacementPlan`."""
     return PLACEMENTS + encode(model_uid)
@@ -36,6 +43,11 @@ def placement(model_uid: str) -> str:
 def status(model_uid: str) -> str:
     """The scheduler's last decisions: a `ModelStatus`."""
     return STATUS + encode(model_uid)
+
+
+def node_request(node_id: str) -> str:
+    """What an operator asks of a node: a `NodeRequest`."""
+    return NODE_REQUESTS + encode(node_id)
 
 
 def node(node_id: str) -> str:

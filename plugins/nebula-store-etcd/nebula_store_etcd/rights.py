@@ -15,6 +15,7 @@ from nebula_store_etcd.settings import EtcdSettings
 
 READ = (
     "/model_requests/",
+    "/node_requests/",
     "/placements/",
     "/status/",
     "/nodes/",
@@ -26,8 +27,8 @@ READ = (
 """What every role reads. Keys that begin with these, as everywhere here."""
 
 WRITE: Mapping[str, tuple[str, ...]] = {
-    "gateway": ("/gateways/", "/model_requests/"),
-    "scheduler": ("/placements/", "/status/", "/leader/scheduler", "/model_requests/", "/seeds/"),
+    "gateway": ("/gateways/", "/model_requests/", "/earlier_requests/", "/node_requests/"),
+    "scheduler": ("/placements/", "/status/", "/leader/scheduler", "/model_requests/", "/earlier_requests/", "/node_requests/", "/seeds/"),
     "node": ("/nodes/", "/endpoints/", "/stats/"),
 }
 """What each role writes and reads, too: model requests come from gateways' admin API, and from the settings of schedulers."""
