@@ -3,9 +3,11 @@
     python bench/routing.py --traces ~/traces --out results            # everything, five seeds: hours
     python bench/routing.py --traces ~/traces --out results --quick    # one seed, 8 replicas: minutes
     python bench/routing.py --traces ~/traces --out results --only mooncake-steps-8
+    python bench/routing.py --traces ~/traces --out results --again prefix   # after a change of that strategy
 
-Each scenario is written to the folder as soon as it is done, and is not computed again as long as it lies there: a run that was broken
-off goes on where it was. The folder ends up with a JSON file per scenario and `routing.md`, all tables and targets.
+Each simulation is written to the folder as soon as it is done, and is not made again as long as it lies there: a run that was broken
+off goes on where it was. The folder ends up with two JSON files per scenario, all simulations (`.jsonl`) and their medians, and with
+`routing.md`, all tables and targets.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nebula_simulate.baselines import BASELINES
 from nebula_simulate.fleet import Fleet
 from nebula_simulate.results import document, rows
-from nebula_simulate.runs import Setup, runs, simulate_all
+from nebula_simulate.runs import Figures, Run, Setup, runs, simulate_all
 from nebula_simulate.table import seconds
 
 from nebula_core import NebulaError
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench-routing"), help="folder of the results (default: bench-routing)")
     parser.add_argument("--quick", action="store_true", help="one seed, 8 replicas, fewer loads: minutes")
     parser.add_argument("--only", action="append", help="a scenario by name; may be given more than once")
+    parser.add_argument("--again", action="append", default=[], help="a strategy to simulate anew; may be given more than once")
     parser.add_argument("--seeds", type=int, help="(default: 5, or 1 with --quick)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (default: one per core)")
     options = parser.parse_args()
@@ -110,9 +113,6 @@ def main() -> None:
 
 
 def _compute(scenario: Scenario, options: argparse.Namespace) -> None:
-    file = options.out / f"{scenario.name}.json"
-    if file.exists():
-        return
     started = time.monotonic()
     setup = Setup(
         _trace(options.traces, scenario.trace),
@@ -122,14 +122,31 @@ def _compute(scenario: Scenario, options: argparse.Namespace) -> None:
         duration_s=scenario.duration_s,
         distinct=scenario.distinct,
     )
-    todo = runs(scenario.strategies, [load * scenario.scale for load in scenario.loads], options.seeds or (1 if options.quick else 5))
-    figures = {}
-    for run, found in simulate_all(setup, todo, options.jobs):
-        figures[run] = found
-        if sys.stderr.isatty():
-            print(f"\r\033[K{scenario.name}: {len(figures)} of {len(todo)}, {run.strategy} at load {run.load:g}", end="\r", file=sys.stderr)
-    file.write_text(json.dumps(document(rows(figures, scenario.strategies), setup), indent=1))
+    wanted = runs(scenario.strategies, [load * scenario.scale for load in scenario.loads], options.seeds or (1 if options.quick else 5))
+    file = options.out / f"{scenario.name}.jsonl"
+    known = {run: figures for run, figures in _known(file) if run.strategy not in options.again}
+    file.write_text("".join(_line(run, figures) for run, figures in known.items()))
+    todo = [run for run in wanted if run not in known]
+    with file.open("a", buffering=1) as lines:
+        for run, figures in simulate_all(setup, todo, options.jobs) if todo else ():
+            known[run] = figures
+            lines.write(_line(run, figures))
+            if sys.stderr.isatty():
+                print(f"\r\033[K{scenario.name}: {len(known)}, {run.strategy} at load {run.load:g}", end="\r", file=sys.stderr)
+    found = rows({run: known[run] for run in wanted}, scenario.strategies)
+    file.with_suffix(".json").write_text(json.dumps(document(found, setup), indent=1))
     print(f"{scenario.name}: {len(todo)} simulations in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def _known(file: Path) -> Iterator[tuple[Run, Figures]]:
+    """The simulations that an earlier run of this script has made."""
+    for line in file.read_text().splitlines() if file.exists() else ():
+        found = json.loads(line)
+        yield Run(**found["run"]), found["figures"]
+
+
+def _line(run: Run, figures: Figures) -> str:
+    return json.dumps({"run": asdict(run), "figures": figures}) + "\n"
 
 
 def _trace(folder: Path | None, name: str) -> Path:

@@ -31,7 +31,13 @@ def test_it_writes_tables_and_targets_and_computes_nothing_twice(tmp_path):
 
     again = bench(*run)
     assert again.stdout == first.stdout
-    assert "simulations" not in again.stderr
+    assert "mooncake-fcfs-8: 0 simulations" in again.stderr
+
+    kept = tmp_path / "out" / "mooncake-fcfs-8.jsonl"
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:-3]))
+    changed = bench(*run, "--again", "prefix")
+    assert changed.stdout == first.stdout
+    assert "mooncake-fcfs-8: 6 simulations" in changed.stderr
 
 
 def test_it_tells_where_traces_are_to_be_had(tmp_path):
