@@ -3,7 +3,7 @@
 `/seeds/{host}` keeps, per model, a digest of what the host's file asked for last. At start, for each model:
 
 - its table is new or differs from the digest: it is applied, over whatever stands there;
-- its table is the same: nothing is done, even if the model was scaled, changed or unloaded meanwhile;
+- its table is the same: nothing is done, even if the model was scaled, changed, rolled back or unloaded meanwhile;
 - its table is gone from the file: the request is deleted if it is still as this host seeded it and no other host's file asks for
   the model. Else it belongs to whoever changed it, and stays.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from nebula_core.desired import ATTEMPTS, CONFLICT, Change, Draft, Present, write
+from nebula_core.drafts import ATTEMPTS, CONFLICT, Change, Draft, Present, read, write
 from nebula_core.errors import StoreError, WriteConflict
 from nebula_core.interfaces import Entry, Store
 from nebula_core.store import codec, keys
@@ -44,7 +44,7 @@ async def seed(store: Store, host: str, requests: Sequence[ModelRequest], now: f
     """
     for _ in range(ATTEMPTS):
         seeds = (await store.list(keys.SEEDS)).entries
-        seeded, draft = _decide(Present(await store.list(keys.MODEL_REQUESTS)), seeds, host, requests, now)
+        seeded, draft = _decide(await read(store), seeds, host, requests, now)
         if await write(store, draft):
             return seeded
     raise WriteConflict(CONFLICT)

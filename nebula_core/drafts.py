@@ -1,0 +1,147 @@
+"""Transactions on model requests: what is there, what shall be, and how the difference is written.
+
+Every write holds only if nobody changed what it was decided by; else it is decided anew. What was asked of a model before its last
+change of arguments is kept beside its request, in the same transaction, so that a rollback has something to go back to; a change of
+numbers alone leaves that as it is. Fields that a newer Nebula put into a request are kept. That names are unique is checked against all
+models that are there at that moment; two writers who give one name to two models in the very same moment are not caught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal, TypeVar
+
+import msgspec
+
+from nebula_core.errors import InvalidModelRequest, StoreError, UnknownModel, WriteConflict
+from nebula_core.interfaces import MAX_OPERATIONS, Delete, Entry, Listing, Put, Store, Unchanged, Write
+from nebula_core.store import codec, keys
+from nebula_core.types import ModelRequest
+
+ATTEMPTS = 5
+"""How often a write is decided anew before it is given up."""
+CONFLICT = "others keep changing the same models; nothing was written, try again"
+NUMBERS = ("replicas", "replicas_set", "min_replicas", "max_replicas")
+"""What scaling changes of a request. All else, but for `created`, are its arguments."""
+
+Change = Literal["created", "updated", "unchanged"]
+T = TypeVar("T")
+
+
+async def decide_and_write(store: Store, decide: Callable[[Present], tuple[T, Draft]]) -> T:
+    """Write what `decide` makes of the requests that are there; decide anew if somebody changed one of them meanwhile."""
+    for _ in range(ATTEMPTS):
+        outcome, draft = decide(await read(store))
+        if await write(store, draft):
+            return outcome
+    raise WriteConflict(CONFLICT)
+
+
+async def read(store: Store) -> Present:
+    """The model requests, and what was asked for before them."""
+    return Present(await store.list(keys.MODEL_REQUESTS), await store.list(keys.EARLIER_REQUESTS))
+
+
+async def write(store: Store, draft: Draft) -> bool:
+    """Write what was drafted; False if somebody changed one of its keys meanwhile.
+
+    Raises `InvalidModelRequest` for a name used twice, or for more models at once than a transaction holds.
+    """
+    draft.check_names()
+    if len(draft.writes) > MAX_OPERATIONS:
+        number = len(draft.writes)
+        raise InvalidModelRequest(f"{number} keys would be written at once, and {MAX_OPERATIONS} can be; change fewer models at a time")
+    return not draft.writes or await store.transact(draft.writes, draft.conditions) is not None
+
+
+class Present:
+    """The model requests that are there, and what was asked for before their last change of arguments."""
+
+    def __init__(self, requests: Listing, earlier: Listing) -> None:
+        self._entries = keys.by_model({entry.key: entry for entry in requests.entries})
+        self._earlier = keys.by_model({entry.key: entry for entry in earlier.entries})
+
+    def entry(self, model_uid: str) -> Entry | None:
+        """The entry of a model's request, or `None`."""
+        return self._entries.get(model_uid)
+
+    def known(self, model_uid: str) -> Entry:
+        """The entry of a model's request. Raises `UnknownModel`."""
+        if model_uid not in self._entries:
+            models = ", ".join(sorted(self._entries)) or "none"
+            raise UnknownModel(f'there is no model "{model_uid}" (models: {models})')
+        return self._entries[model_uid]
+
+    def request(self, model_uid: str) -> ModelRequest:
+        """A model's request. Raises `UnknownModel`, or `StoreError` if a newer Nebula wrote it in another way."""
+        return codec.decode(ModelRequest, self.known(model_uid).value)
+
+    def earlier(self, model_uid: str) -> Entry | None:
+        """The entry of what was asked of a model before, or `None`."""
+        return self._earlier.get(model_uid)
+
+    def readable(self) -> dict[str, ModelRequest]:
+        """All requests that this version can read, by model_uid."""
+        found = {}
+        for uid in self._entries:
+            with suppress(StoreError):
+                found[uid] = self.request(uid)
+        return found
+
+
+class Draft:
+    """A transaction on model requests in the making."""
+
+    def __init__(self, present: Present) -> None:
+        self._present = present
+        self._requests = present.readable()
+        self._new_names: set[str] = set()
+        self.writes: list[Write] = []
+        self.conditions: list[Unchanged] = []
+
+    def put(self, request: ModelRequest, now: float, over: bytes | None = None) -> Change:
+        """Write a request, unless it says what the present one says; that one's `created` is kept.
+
+        `over` are the bytes whose unknown fields are kept, if not those of the present one.
+        """
+        entry, old = self._present.entry(request.model_uid), self._requests.get(request.model_uid)
+        new = msgspec.structs.replace(request, created=old.created if old else int(now))
+        if new == old:
+            return "unchanged"
+        self._requests[request.model_uid] = new
+        self._new_names |= {new.model_uid, *new.aliases}.difference((old.model_uid, *old.aliases) if old else ())
+        self.write(keys.model_request(request.model_uid), codec.encode(new, over or (entry.value if entry else None)), entry)
+        if entry and old and differ_in_arguments(old, new):
+            self.write(keys.earlier_request(request.model_uid), entry.value, self._present.earlier(request.model_uid))
+        return "updated" if entry else "created"
+
+    def delete(self, model_uid: str) -> None:
+        """Delete a model's request, and what was asked before it. Raises `UnknownModel`."""
+        entry, earlier = self._present.known(model_uid), self._present.earlier(model_uid)
+        self._requests.pop(model_uid, None)
+        self.writes += [Delete(each.key) for each in (entry, earlier) if each]
+        self.conditions.append(Unchanged(entry.key, entry.mod_revision))
+
+    def write(self, key: str, value: bytes, seen: Entry | None) -> None:
+        """Write any key, provided that it is still as it was seen."""
+        self.writes.append(Put(key, value))
+        self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
+
+    def check_names(self) -> None:
+        """Raise `InvalidModelRequest` if a name that a model is given here would stand for two models. An old clash stops no write."""
+        owner: dict[str, str] = {}
+        for uid, request in sorted(self._requests.items()):
+            for name in self._new_names.intersection((uid, *request.aliases)):
+                if owner.setdefault(name, uid) != uid:
+                    raise InvalidModelRequest(f'the name "{name}" is used by two models, "{owner[name]}" and "{uid}"')
+
+
+def with_numbers_of(numbers: ModelRequest, request: ModelRequest) -> ModelRequest:
+    """`request` with the numbers and the age of another."""
+    return msgspec.structs.replace(request, **{name: getattr(numbers, name) for name in (*NUMBERS, "created")})
+
+
+def differ_in_arguments(one: ModelRequest, other: ModelRequest) -> bool:
+    """Whether more than numbers tells them apart."""
+    return with_numbers_of(one, other) != one
