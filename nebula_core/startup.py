@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from nebula_core import desired
 from nebula_core.admin import status
 from nebula_core.admin.documents import ModelView
-from nebula_core.admin.status import Seen
+from nebula_core.admin.seen import Seen
 from nebula_core.admin.view import View
 from nebula_core.app import App
 from nebula_core.errors import LaunchError, PluginError
