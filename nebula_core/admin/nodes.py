@@ -58,9 +58,11 @@ def _what_keeps(seen: Seen, model: ModelView, replica: ReplicaStatus) -> str:
         return f"it finishes its running requests ({requests} left), then it stops" if requests else replica.reason
     if replica.replaced_by:
         return f"replica {replica.replaced_by} takes its place once that is ready"
+    if seen.scheduler is None and seen.knows(keys.SCHEDULER_LEADER):
+        return "no scheduler leads, so that nothing moves; `nebula scheduler` starts one"
     if model.reasons:
         return f"it cannot move: {'; '.join(model.reasons)}"
-    return replica.reason or "it waits for its turn"
+    return replica.reason or "the scheduler has not moved it yet"
 
 
 def _unplanned(reported: Sequence[str], placed: Sequence[tuple[ModelView, ReplicaStatus]]) -> Iterator[AssignedReplica]:

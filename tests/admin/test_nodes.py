@@ -37,6 +37,7 @@ def nodes(*assignments, **changes):
         "plans": {"org/m": PlacementPlan(model_uid="org/m", plan_version=1, assignments=assignments)},
         "endpoints": {("org/m", "0"): ENDPOINT},
         "nodes": {"a": NodeStatus(node_id="a", address="10.0.0.1", labels={"zone": "x"}, replicas=("org/m/0",))},
+        "scheduler": "host:1",
         "store": KNOWN,
     }
     return {node.node_id: node for node in status(Seen(**{**world, **changes})).nodes}
@@ -75,6 +76,8 @@ def test_a_replica_that_leaves_a_drained_node_says_what_it_waits_for():
     assert what_keeps(ON_A, ON_B) == "replica 1 takes its place once that is ready"
     assert what_keeps(draining, gateways=gateways) == "it finishes its running requests (4 left), then it stops"
     assert what_keeps(draining) == "it finishes its running requests, then it stops"
+    assert what_keeps(ON_A) == "the scheduler has not moved it yet"
+    assert "no scheduler leads" in what_keeps(ON_A, scheduler=None)
 
 
 def test_on_a_node_that_may_keep_them_replicas_say_why_they_are_not_ready():
