@@ -18,7 +18,6 @@ from nebula_core.errors import InvalidModelRequest
 from nebula_core.interfaces import Engine, Store
 from nebula_core.plugins import explain
 from nebula_core.settings import ModelSettings
-from nebula_core.store import codec
 from nebula_core.types import ModelRequest
 
 logger = logging.getLogger("nebula")
@@ -149,14 +148,14 @@ async def rollback(store: Store, engines: Mapping[str, Engine], model_uid: str) 
     """
 
     def decide(present: Present) -> tuple[ModelRequest, Draft]:
-        now, entry = present.request(model_uid), present.earlier(model_uid)
-        earlier = with_numbers_of(now, codec.decode(ModelRequest, entry.value)) if entry else now
-        if entry is None or not differ_in_arguments(earlier, now):
+        now, earlier = present.request(model_uid), present.earlier_request(model_uid)
+        if earlier is None or not differ_in_arguments(earlier, now):
             raise InvalidModelRequest(f'the model "{model_uid}" has nothing to go back to: it was loaded as it is, and only scaled since')
-        check(earlier, engines)
+        request = with_numbers_of(now, earlier)
+        check(request, engines)
         draft = Draft(present)
-        draft.put(earlier, now=0, over=entry.value)
-        return earlier, draft
+        draft.put(request, now=0, back=True)
+        return request, draft
 
     return await decide_and_write(store, decide)
 

@@ -74,18 +74,34 @@ class Present:
         return self._entries[model_uid]
 
     def request(self, model_uid: str) -> ModelRequest:
-        """A model's request. Raises `UnknownModel`, or `StoreError` if a newer Nebula wrote it in another way."""
-        return codec.decode(ModelRequest, self.known(model_uid).value)
+        """A model's request. Raises `UnknownModel`, or `InvalidModelRequest` for one that somebody wrote in another way."""
+        entry = self.known(model_uid)
+        way_out = "load the model anew, which replaces it, or unload it"
+        try:
+            request = codec.decode(ModelRequest, entry.value)
+        except StoreError as error:
+            raise InvalidModelRequest(f"the store's key {entry.key} cannot be read: {error}; {way_out}") from error
+        if request.model_uid != model_uid:
+            raise InvalidModelRequest(f'the store\'s key {entry.key} holds a request for the model "{request.model_uid}"; {way_out}')
+        return request
 
     def earlier(self, model_uid: str) -> Entry | None:
         """The entry of what was asked of a model before, or `None`."""
         return self._earlier.get(model_uid)
 
+    def earlier_request(self, model_uid: str) -> ModelRequest | None:
+        """What was asked of a model before; `None` if that is not there, or not to be read."""
+        entry = self.earlier(model_uid)
+        try:
+            return codec.decode(ModelRequest, entry.value) if entry else None
+        except StoreError:
+            return None
+
     def readable(self) -> dict[str, ModelRequest]:
         """All requests that this version can read, by model_uid."""
         found = {}
         for uid in self._entries:
-            with suppress(StoreError):
+            with suppress(InvalidModelRequest):
                 found[uid] = self.request(uid)
         return found
 
@@ -100,18 +116,19 @@ class Draft:
         self.writes: list[Write] = []
         self.conditions: list[Unchanged] = []
 
-    def put(self, request: ModelRequest, now: float, over: bytes | None = None) -> Change:
+    def put(self, request: ModelRequest, now: float, back: bool = False) -> Change:
         """Write a request, unless it says what the present one says; that one's `created` is kept.
 
-        `over` are the bytes whose unknown fields are kept, if not those of the present one.
+        Fields that only a newer Nebula knows are those of the present one, or with `back` those of what was asked before it.
         """
         entry, old = self._present.entry(request.model_uid), self._requests.get(request.model_uid)
+        over = self._present.earlier(request.model_uid) if back else entry
         new = msgspec.structs.replace(request, created=old.created if old else int(now))
         if new == old:
             return "unchanged"
         self._requests[request.model_uid] = new
         self._new_names |= {new.model_uid, *new.aliases}.difference((old.model_uid, *old.aliases) if old else ())
-        self.write(keys.model_request(request.model_uid), codec.encode(new, over or (entry.value if entry else None)), entry)
+        self.write(keys.model_request(request.model_uid), codec.encode(new, over=over.value if over else None), entry)
         if entry and old and differ_in_arguments(old, new):
             self.write(keys.earlier_request(request.model_uid), entry.value, self._present.earlier(request.model_uid))
         return "updated" if entry else "created"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from nebula_core.drafts import ATTEMPTS
-from nebula_core.errors import InvalidNodeRequest, WriteConflict
+from nebula_core.errors import InvalidNodeRequest, StoreError, WriteConflict
 from nebula_core.interfaces import Delete, Entry, Put, Store, Unchanged, Write
 from nebula_core.store import codec, keys
 from nebula_core.types import NodeRequest
@@ -39,7 +39,7 @@ async def ask(store: Store, node_id: str, changes: Mapping[str, bool]) -> NodeRe
     conditions = [await _is_missing(store, node_id)] if changes.get("given_up") else []
     for _ in range(ATTEMPTS):
         entry = await store.get(keys.node_request(node_id))
-        request = changed(codec.decode(NodeRequest, entry.value) if entry else NodeRequest(node_id=node_id), changes)
+        request = changed(_read(entry, node_id), changes)
         unchanged = Unchanged(keys.node_request(node_id), entry.mod_revision if entry else 0)
         if await store.transact(_writes(request, entry), [unchanged, *conditions]) is not None:
             return request
@@ -51,6 +51,14 @@ async def _is_missing(store: Store, node_id: str) -> Unchanged:
     if await store.get(keys.node(node_id)) is not None:
         raise InvalidNodeRequest(f'the node "{node_id}" is up, and only one that is missing can be given up; drain it instead')
     return Unchanged(keys.node(node_id), 0)
+
+
+def _read(entry: Entry | None, node_id: str) -> NodeRequest:
+    """What is asked of a node; nothing, if somebody wrote what cannot be read: nobody goes by that, and it is written over."""
+    try:
+        return msgspec.structs.replace(codec.decode(NodeRequest, entry.value), node_id=node_id) if entry else NodeRequest(node_id=node_id)
+    except StoreError:
+        return NodeRequest(node_id=node_id)
 
 
 def _writes(request: NodeRequest, entry: Entry | None) -> list[Write]:

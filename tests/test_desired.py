@@ -165,6 +165,37 @@ async def test_a_model_that_is_asked_for_twice_at_once_is_refused_by_its_name(st
     assert await stored(store, "a") is None
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            b"garbage",
+            "/model_requests/m cannot be read: this is not a ModelRequest: .*; load the model anew, which replaces it, or unload it",
+        ),
+        (
+            codec.encode(ModelRequest(model_uid="n", engine="fake")),
+            '/model_requests/m holds a request for the model "n"; load the model anew',
+        ),
+    ],
+)
+async def test_a_request_that_somebody_broke_by_hand_is_told_and_mended_by_loading_or_unloading(store, value, message):
+    for mend in (desired.apply(store, [request(replicas=2)], NOW), desired.unload(store, "m")):
+        await store.transact([Put(keys.model_request("m"), value)])
+        for call in (desired.scale(store, ENGINES, "m", {"replicas": 1}), desired.rollback(store, ENGINES, "m")):
+            with pytest.raises(InvalidModelRequest, match=message):
+                await call
+        await mend
+    assert await stored(store) is None
+
+
+async def test_what_cannot_be_read_is_nothing_to_go_back_to(store):
+    await desired.apply(store, [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    await store.transact([Put(keys.earlier_request("m"), b"garbage")])
+    with pytest.raises(InvalidModelRequest, match="has nothing to go back to"):
+        await desired.rollback(store, ENGINES, "m")
+
+
 async def test_more_models_than_a_transaction_holds_are_refused_in_words(store):
     await desired.apply(store, [request(f"m{number}") for number in range(MAX_OPERATIONS)], NOW)
     with pytest.raises(InvalidModelRequest, match=f"{MAX_OPERATIONS} can be; change fewer models at a time"):

@@ -72,3 +72,10 @@ async def test_fields_of_a_newer_nebula_are_kept(store):
     await store.transact([Put(keys.node_request("a"), codec.encode(NOTHING)[:-1] + b',"reason":"new fans"}')])
     await ask(store, "a", {"drained": True})
     assert b'"reason":"new fans"' in (await store.get(keys.node_request("a"))).value
+
+
+@pytest.mark.parametrize("value", [b"garbage", b'{"node_id": "b", "cordoned": "perhaps"}'])
+async def test_what_somebody_broke_by_hand_is_written_over_or_taken_away(store, value):
+    for wish, after in ({"drained": True}, NodeRequest(node_id="a", cordoned=True, drained=True)), ({"cordoned": False}, NOTHING):
+        await store.transact([Put(keys.node_request("a"), value)])
+        assert await ask(store, "a", wish) == after

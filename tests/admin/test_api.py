@@ -43,7 +43,7 @@ async def test_loading_a_model_again_tells_whether_anything_changed(nebula):
         assert (await nebula.http.put("/admin/v1/models/m", json=table)).json()["change"] == change
 
 
-@pytest.mark.parametrize("key", [keys.STATS, f"{keys.STATS}foo", f"{keys.STATS}m/r/x", keys.MODEL_REQUESTS])
+@pytest.mark.parametrize("key", [keys.STATS, f"{keys.STATS}foo", f"{keys.STATS}m/r/x", keys.MODEL_REQUESTS, f"{keys.NODE_REQUESTS}a"])
 async def test_a_key_of_another_shape_does_not_end_the_status(nebula, key):
     await nebula.store.transact([Put(key, b'{"model_uid": "x", "engine": "fake"}')])
     await nebula.http.put("/admin/v1/models/m", json=TABLE)
