@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from nebula_core.drafts import Change, Draft, Present, decide_and_write, differ_in_arguments, with_numbers_of
+from nebula_core.drafts import Change, Draft, Present, arguments, decide_and_write, with_numbers_of
 from nebula_core.errors import InvalidModelRequest
 from nebula_core.interfaces import Engine, Store
 from nebula_core.plugins import explain
@@ -144,14 +144,15 @@ async def scale(store: Store, engines: Mapping[str, Engine], model_uid: str, num
 async def rollback(store: Store, engines: Mapping[str, Engine], model_uid: str) -> ModelRequest:
     """Ask for what was asked of a model before its last change of arguments, with the numbers it has now; return its request.
 
-    What stands now is kept instead, so that the next rollback takes this one back. Raises as `scale` does.
+    What stands now is kept instead, so that the next rollback takes this one back; and it is noted as rolled back, so that no settings
+    file brings it in again with the next start. Raises as `scale` does.
     """
 
     def decide(present: Present) -> tuple[ModelRequest, Draft]:
         now, earlier = present.request(model_uid), present.earlier_request(model_uid)
-        if earlier is None or not differ_in_arguments(earlier, now):
+        if earlier is None or arguments(earlier) == arguments(now):
             raise InvalidModelRequest(f'the model "{model_uid}" has nothing to go back to: it was loaded as it is, and only scaled since')
-        request = with_numbers_of(now, earlier)
+        request = msgspec.structs.replace(with_numbers_of(now, earlier), created=now.created, rolled_back_from=arguments(now))
         check(request, engines)
         draft = Draft(present)
         draft.put(request, now=0, back=True)

@@ -8,6 +8,7 @@ models that are there at that moment; two writers who give one name to two model
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, TypeVar
@@ -23,7 +24,10 @@ ATTEMPTS = 5
 """How often a write is decided anew before it is given up."""
 CONFLICT = "others keep changing the same models; nothing was written, try again"
 NUMBERS = ("replicas", "replicas_set", "min_replicas", "max_replicas")
-"""What scaling changes of a request. All else, but for `created`, are its arguments."""
+"""What scaling changes of a request. All else, but for its history, are its arguments."""
+HISTORY = ("created", "rolled_back_from")
+"""What a request says of its own past."""
+_PLAIN = ModelRequest(model_uid="", engine="")
 
 Change = Literal["created", "updated", "unchanged"]
 T = TypeVar("T")
@@ -124,12 +128,12 @@ class Draft:
         entry, old = self._present.entry(request.model_uid), self._requests.get(request.model_uid)
         over = self._present.earlier(request.model_uid) if back else entry
         new = msgspec.structs.replace(request, created=old.created if old else int(now))
-        if new == old:
+        if old and digest(new) == digest(old):
             return "unchanged"
         self._requests[request.model_uid] = new
         self._new_names |= {new.model_uid, *new.aliases}.difference((old.model_uid, *old.aliases) if old else ())
         self.write(keys.model_request(request.model_uid), codec.encode(new, over=over.value if over else None), entry)
-        if entry and old and differ_in_arguments(old, new):
+        if entry and old and arguments(old) != arguments(new):
             self.write(keys.earlier_request(request.model_uid), entry.value, self._present.earlier(request.model_uid))
         return "updated" if entry else "created"
 
@@ -155,10 +159,17 @@ class Draft:
 
 
 def with_numbers_of(numbers: ModelRequest, request: ModelRequest) -> ModelRequest:
-    """`request` with the numbers and the age of another."""
-    return msgspec.structs.replace(request, **{name: getattr(numbers, name) for name in (*NUMBERS, "created")})
+    """`request` with the numbers of another."""
+    return msgspec.structs.replace(request, **{name: getattr(numbers, name) for name in NUMBERS})
 
 
-def differ_in_arguments(one: ModelRequest, other: ModelRequest) -> bool:
-    """Whether more than numbers tells them apart."""
-    return with_numbers_of(one, other) != one
+def arguments(request: ModelRequest) -> str:
+    """Digest of all that a request says but for its numbers."""
+    return digest(with_numbers_of(_PLAIN, request))
+
+
+def digest(request: ModelRequest) -> str:
+    """Digest of what a request says. What it leaves at its default does not count, so that a field added later changes nothing."""
+    plain = msgspec.to_builtins(_PLAIN)
+    said = {name: value for name, value in msgspec.to_builtins(request).items() if name not in HISTORY and value != plain[name]}
+    return hashlib.blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16).hexdigest()

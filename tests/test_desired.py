@@ -357,6 +357,38 @@ async def test_a_rollback_is_not_undone_by_a_start_with_the_same_table(store):
     assert (await desired.rollback(store, ENGINES, "m")).engine_args == {"context": 1}
 
 
+async def test_a_rollback_of_a_table_that_was_applied_by_hand_is_not_undone_by_the_next_start_with_it(store):
+    await seed(store, "host", [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)  # as `nebula apply` does with the changed file
+    await desired.rollback(store, ENGINES, "m")
+    await desired.scale(store, ENGINES, "m", {"replicas": 3})
+    assert await seed(store, "host", [request(context=2)], NOW) == Seeded({}, rolled_back=("m",))
+    assert await seed(store, "host", [request(context=2)], NOW) == Seeded({})
+    assert ((await stored(store)).engine_args, (await stored(store)).replicas) == ({"context": 1}, 3)
+
+
+async def test_what_was_rolled_back_comes_in_again_when_it_is_applied_anew(store):
+    for context in (1, 2):
+        await seed(store, "host", [request(context=context)], NOW)
+    await desired.rollback(store, ENGINES, "m")
+    assert await desired.apply(store, [request(context=1)], NOW) == {"m": "unchanged"}
+    assert await desired.apply(store, [request(context=2)], NOW) == {"m": "updated"}
+    assert (await seed(store, "host", [request(context=1)], NOW)).applied == {"m": "updated"}
+
+
+async def test_a_table_that_goes_back_by_itself_is_applied(store):
+    for context in (1, 2, 1):
+        assert (await seed(store, "host", [request(context=context)], NOW)).applied
+        assert (await stored(store)).engine_args == {"context": context}
+
+
+async def test_a_vanished_table_takes_a_model_with_it_that_was_rolled_back_to_it(store):
+    await seed(store, "host", [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    await desired.rollback(store, ENGINES, "m")
+    assert (await seed(store, "host", [], NOW)).deleted == ("m",)
+
+
 async def test_a_changed_table_is_applied_over_what_was_changed_at_run_time(store):
     await seed(store, "host", [request(replicas=1)], NOW)
     await desired.scale(store, ENGINES, "m", {"replicas": 5})

@@ -132,8 +132,8 @@ def _numbers(request: Mapping[str, Any]) -> str:
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """What two requests differ in, with what was and what is."""
-    old, new = ({**request, **request["engine_args"], "engine_args": None} for request in (before, after))
-    changed = (key for key in {**old, **new} if old.get(key) != new.get(key))
+    old, new = ({**request, **request["engine_args"]} for request in (before, after))
+    changed = (key for key in {**old, **new} if old.get(key) != new.get(key) and key not in ("engine_args", "rolled_back_from"))
     return ", ".join(f"{key} {_shown(old.get(key))} → {_shown(new.get(key))}" for key in changed)
 
 

@@ -253,7 +253,7 @@ def test_a_model_is_loaded_with_bounds(nebula: Run, admin: Admin) -> None:
 
 
 def test_a_model_is_rolled_back_and_waited_for(nebula: Run, admin: Admin) -> None:
-    now, earlier = request(engine_args={"threads": 2, "mode": "fast"}), request(engine_args={"threads": 1})
+    now, earlier = request(engine_args={"threads": 2, "mode": "fast"}), request(engine_args={"threads": 1}, rolled_back_from="9f86")
     back = model(replica(version="v2"), uid="m", request=earlier)
     admin.on("GET", "models/m", model(replica("unhealthy", LAST_LINES), uid="m", request=now), back)
     admin.on("POST", "models/m/rollback", back)

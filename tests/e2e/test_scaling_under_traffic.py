@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,35 +16,11 @@ from nebula_core.admin.client import AdminClient
 from nebula_core.testing.waiting import eventually
 from nebula_core.testing.whole import Nebula
 
-ENGINE = """
-from nebula_core import Provider, hookimpl
-from nebula_core.testing.engines import FakeEngine, FakeScraper
-
-@hookimpl
-def nebula_register_engines():
-    return [Provider(name="fake", build=lambda context, settings: FakeEngine())]
-
-@hookimpl
-def nebula_register_scrapers():
-    return [Provider(name="fake", build=lambda context, settings: FakeScraper())]
-"""
 MODEL = '[[models]]\nmodel_uid = "m"\nengine = "fake"\nword_s = 0.01\nthink_s = 0.01\n'
 WORDS = [f"word{number}" for number in range(15)]
 NUMBERS = (3, 1, 4, 2)
 CHANGES = 50
 CLIENTS = 4
-
-
-@pytest.fixture
-def plugins(tmp_path: Path) -> Path:
-    """A folder with a plugin that brings the test kit's engine, which is up in no time."""
-    folder = tmp_path / "plugins"
-    info = folder / "nebula_lab-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "nebula_lab.py").write_text(ENGINE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nebula]\nlab = nebula_lab\n")
-    return folder
 
 
 @dataclass
@@ -112,8 +87,8 @@ def undrained(log: str) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_request_is_lost_over_fifty_scale_ups_and_downs(make_nebula, plugins, workers):
-    nebula = make_nebula(MODEL, workers=workers, python_path=plugins).start()
+def test_no_request_is_lost_over_fifty_scale_ups_and_downs(make_nebula, fake_engines, workers):
+    nebula = make_nebula(MODEL, workers=workers, python_path=fake_engines).start()
     token = (nebula.data_dir / "admin.token").read_text().strip()
     with AdminClient(f"http://{nebula.host}:{nebula.admin_port}", token) as admin, traffic(nebula) as seen:
         for number in islice(cycle(NUMBERS), CHANGES):
