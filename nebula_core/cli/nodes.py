@@ -62,8 +62,8 @@ def drain(nodes: Nodes, wait: Wait = True, timeout: Timeout = None, as_json: AsJ
         if wait:
             with progress.shown(aside=as_json) as shown:
                 answers = draining.until_empty(client, nodes, timeout, shown)
-        said = "empty" if wait else "being emptied: `nebula nodes` shows how far that is"
-        _tell(as_json, answers, f"{_names(nodes)} {_are(nodes)} {said}")
+    begun = f"{_names(nodes)} {_are(nodes)} being emptied: `nebula nodes` shows how far that is"
+    _tell(as_json, answers, draining.outcome(answers) if wait else begun)
 
 
 def forget(nodes: Nodes, as_json: AsJson = False, settings: SettingsFile = None) -> None:

@@ -42,10 +42,12 @@ def what_is_asked(node: Document) -> str:
     return ", ".join(strongest or ["cordoned"] if node.get("cordoned") or strongest else [])
 
 
-def replica_text(replica: Document) -> str:
-    """A replica of a node, how far it is, and what there is to say about it."""
-    reason = f": {replica['reason']}" if replica.get("reason") else ""
-    return f"{replica['model_uid']}/{replica['replica_id']} {replica['state']}{reason}"
+def replica_lines(replicas: Sequence[Document]) -> list[str]:
+    """The replicas of a node, how far they are, and what there is to say about them: once for those that are alike."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for replica in replicas:
+        alike.setdefault((replica["state"], replica["reason"]), []).append(f"{replica['model_uid']}/{replica['replica_id']}")
+    return [f"{', '.join(names)} {state}{': ' if reason else ''}{reason}" for (state, reason), names in alike.items()]
 
 
 def _cells(node: Document) -> list[str | Text]:
@@ -68,8 +70,8 @@ def _memory(gpu: Document) -> str:
 
 
 def _replicas(node: Document) -> Iterator[Text]:
-    for replica in node["assigned"]:
-        yield from (Text(line, style="dim") for line in replica_text(replica).splitlines())
+    for replicas in replica_lines(node["assigned"]):
+        yield from (Text(line, style="dim") for line in replicas.splitlines())
 
 
 def _indented(line: Text) -> Padding:

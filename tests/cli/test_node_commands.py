@@ -32,17 +32,21 @@ def play(admin: Admin, *nodes: dict[str, Any]) -> None:
 
 def test_nodes_are_listed_with_their_gpus_and_what_is_on_them(nebula: Run, admin: Admin) -> None:
     gpus = [gpu(0), gpu(1, ecc_errors=2), gpu(2, memory_used_bytes=None), gpu(3, memory_total_bytes=None)]
-    play(admin, node(gpus=gpus, labels={"zone": "x", "rack": "7"}, assigned=[STUCK]), node("b", up=False, cordoned=True, given_up=True))
+    play(
+        admin,
+        node(gpus=gpus, labels={"zone": "x", "rack": "7"}, assigned=[STUCK, STUCK | {"replica_id": "1"}]),
+        node("b", up=False, cordoned=True, given_up=True),
+    )
     title, first, *rest, second = nebula("nodes").stdout.splitlines()
     assert title.split() == ["NODE", "STATE", "ADDRESS", "REPLICAS", "GPUS", "ENGINES", "LABELS"]
-    assert first.split() == ["a", "up", "10.0.0.1", "1", "4", "vllm", "rack=7,", "zone=x"]
+    assert first.split() == ["a", "up", "10.0.0.1", "2", "4", "vllm", "rack=7,", "zone=x"]
     assert [line.split() for line in rest[:4]] == [
         ["GPU", "0", "H200", "120.0", "of", "140.0", "GiB", "free"],
         ["GPU", "1", "H200", "120.0", "of", "140.0", "GiB", "free", "2", "memory", "errors:", "gets", "no", "replicas"],
         ["GPU", "2", "H200", "140.0", "GiB"],
         ["GPU", "3", "H200", "memory", "not", "known"],
     ]
-    assert rest[4] == "  org/m/0 ready: it cannot move: no other node is up"
+    assert rest[4] == "  org/m/0, org/m/1 ready: it cannot move: no other node is up"
     assert second.split() == ["b", "missing,", "given", "up", "0"]
 
 
@@ -63,7 +67,7 @@ def test_no_nodes_say_how_to_begin(nebula: Run, admin: Admin) -> None:
         ("cordon", {"cordoned": True}, "a gets nothing new until `nebula nodes uncordon`"),
         ("uncordon", {"cordoned": False}, "a gets replicas again"),
         ("forget", {"given_up": True}, "a is given up, and gets nothing new until `nebula nodes uncordon`"),
-        ("drain", {"drained": True}, "a is empty"),
+        ("drain", {"drained": True}, "empty: a"),
     ],
 )
 def test_a_node_is_asked_for_what_the_command_says(nebula: Run, admin: Admin, command: str, body: dict[str, bool], told: str) -> None:
@@ -91,7 +95,7 @@ def test_a_drain_is_waited_for_and_says_what_still_runs_and_why(nebula: Run, adm
         "a: draining (org/m/0 ready: it cannot move: no other node is up)",
         "a: draining (org/m/0 draining: it finishes its running requests (2 left), then it stops)",
         "a: empty",
-        "a is empty",
+        "empty: a",
     ]
 
 
@@ -111,6 +115,15 @@ def test_a_drain_that_somebody_calls_off_is_waited_for_no_longer(nebula: Run, ad
     result = nebula("nodes", "drain", "a")
     assert result.returncode == 1
     assert 'the node "a" is to be emptied no more: somebody has uncordoned it' in result.stderr
+
+
+def test_what_is_left_on_a_missing_node_is_not_waited_for_once_its_replicas_have_moved(nebula: Run, admin: Admin) -> None:
+    gone = node(up=False, drained=True, assigned=[STUCK | {"state": "draining", "reason": "it ends when the node is back"}])
+    play(admin, gone)
+    assert nebula("nodes", "drain", "a").stdout.splitlines() == [
+        "a: missing (org/m/0 draining: it ends when the node is back)",
+        "missing, and what is left there ends when it is back: a",
+    ]
 
 
 def test_a_drain_may_be_left_to_itself(nebula: Run, admin: Admin) -> None:
