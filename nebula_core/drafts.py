@@ -1,15 +1,16 @@
 """Transactions on model requests: what is there, what shall be, and how the difference is written.
 
 Every write holds only if nobody changed what it was decided by; else it is decided anew. What was asked of a model before its last
-change of arguments is kept beside its request, in the same transaction, so that a rollback has something to go back to; a change of
-numbers alone leaves that as it is. Fields that a newer Nebula put into a request are kept. That names are unique is checked against all
-models that are there at that moment; two writers who give one name to two models in the very same moment are not caught.
+change of arguments is kept beside its request, in the same transaction if that holds both, so that a rollback has something to go
+back to; a change of numbers alone leaves that as it is. Fields that a newer Nebula put into a request are kept. That names are unique
+is checked against all models that are there at that moment; two writers who give one name to two models in the very same moment are
+not caught.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, TypeVar
 
@@ -53,10 +54,18 @@ async def write(store: Store, draft: Draft) -> bool:
     Raises `InvalidModelRequest` for a name used twice, or for more models at once than a transaction holds.
     """
     draft.check_names()
-    if len(draft.writes) > MAX_OPERATIONS:
-        number = len(draft.writes)
+    now, history = draft.now, draft.history
+    if len(now.writes) > MAX_OPERATIONS:
+        number = len(now.writes)
         raise InvalidModelRequest(f"{number} keys would be written at once, and {MAX_OPERATIONS} can be; change fewer models at a time")
-    return not draft.writes or await store.transact(draft.writes, draft.conditions) is not None
+    if len(now.writes) + len(history.writes) <= MAX_OPERATIONS:
+        return await _transact(store, now.writes + history.writes, now.conditions + history.conditions)
+    # Of two transactions the history is the first: where the second fails, a rollback finds nothing to go back to, and nothing wrong.
+    return await _transact(store, history.writes, history.conditions) and await _transact(store, now.writes, now.conditions)
+
+
+async def _transact(store: Store, writes: Sequence[Write], conditions: Sequence[Unchanged]) -> bool:
+    return not writes or await store.transact(writes, conditions) is not None
 
 
 class Present:
@@ -110,15 +119,33 @@ class Present:
         return found
 
 
+class Part:
+    """Writes, each of them provided that its key is still as it was seen."""
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+        self.conditions: list[Unchanged] = []
+
+    def put(self, key: str, value: bytes, seen: Entry | None) -> None:
+        """Write a key."""
+        self.writes.append(Put(key, value))
+        self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
+
+    def delete(self, seen: Entry) -> None:
+        """Delete a key."""
+        self.writes.append(Delete(seen.key))
+        self.conditions.append(Unchanged(seen.key, seen.mod_revision))
+
+
 class Draft:
-    """A transaction on model requests in the making."""
+    """A transaction on model requests in the making: what shall be now, and what is kept of what was asked before."""
 
     def __init__(self, present: Present) -> None:
         self._present = present
         self._requests = present.readable()
         self._new_names: set[str] = set()
-        self.writes: list[Write] = []
-        self.conditions: list[Unchanged] = []
+        self.now = Part()
+        self.history = Part()
 
     def put(self, request: ModelRequest, now: float, back: bool = False) -> Change:
         """Write a request, unless it says what the present one says; that one's `created` is kept.
@@ -132,22 +159,18 @@ class Draft:
             return "unchanged"
         self._requests[request.model_uid] = new
         self._new_names |= {new.model_uid, *new.aliases}.difference((old.model_uid, *old.aliases) if old else ())
-        self.write(keys.model_request(request.model_uid), codec.encode(new, over=over.value if over else None), entry)
+        self.now.put(keys.model_request(request.model_uid), codec.encode(new, over=over.value if over else None), entry)
         if entry and old and arguments(old) != arguments(new):
-            self.write(keys.earlier_request(request.model_uid), entry.value, self._present.earlier(request.model_uid))
+            self.history.put(keys.earlier_request(request.model_uid), entry.value, self._present.earlier(request.model_uid))
         return "updated" if entry else "created"
 
     def delete(self, model_uid: str) -> None:
         """Delete a model's request, and what was asked before it. Raises `UnknownModel`."""
         entry, earlier = self._present.known(model_uid), self._present.earlier(model_uid)
         self._requests.pop(model_uid, None)
-        self.writes += [Delete(each.key) for each in (entry, earlier) if each]
-        self.conditions.append(Unchanged(entry.key, entry.mod_revision))
-
-    def write(self, key: str, value: bytes, seen: Entry | None) -> None:
-        """Write any key, provided that it is still as it was seen."""
-        self.writes.append(Put(key, value))
-        self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
+        self.now.delete(entry)
+        if earlier:
+            self.history.delete(earlier)
 
     def check_names(self) -> None:
         """Raise `InvalidModelRequest` if a name that a model is given here would stand for two models. An old clash stops no write."""

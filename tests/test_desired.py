@@ -303,6 +303,13 @@ async def test_what_was_asked_before_goes_with_the_model(store):
         await desired.rollback(store, ENGINES, "m")
 
 
+async def test_as_many_models_can_be_changed_at_once_as_can_be_loaded_and_each_can_be_rolled_back(store):
+    for context in (1, 2):
+        await desired.apply(store, [request(f"m{number}", context=context) for number in range(MAX_OPERATIONS)], NOW)
+    for name in ("m0", f"m{MAX_OPERATIONS - 1}"):
+        assert (await desired.rollback(store, ENGINES, name)).engine_args == {"context": 1}
+
+
 async def test_a_rollback_to_what_cannot_be_followed_any_more_changes_nothing(store):
     await desired.apply(store, [request(aliases=["x"])], NOW)
     await desired.apply(store, [request()], NOW)
