@@ -158,7 +158,7 @@ async def rollback(store: Store, engines: Mapping[str, Engine], model_uid: str) 
         draft.put(request, now=0, back=True)
         return request, draft
 
-    return await decide_and_write(store, decide)
+    return await decide_and_write(store, decide, model_uid)
 
 
 async def unload(store: Store, model_uid: str) -> None:

@@ -10,7 +10,7 @@ not caught.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, TypeVar
 
@@ -34,18 +34,23 @@ Change = Literal["created", "updated", "unchanged"]
 T = TypeVar("T")
 
 
-async def decide_and_write(store: Store, decide: Callable[[Present], tuple[T, Draft]]) -> T:
-    """Write what `decide` makes of the requests that are there; decide anew if somebody changed one of them meanwhile."""
+async def decide_and_write(store: Store, decide: Callable[[Present], tuple[T, Draft]], *rolled_back: str) -> T:
+    """Write what `decide` makes of the requests that are there; decide anew if somebody changed one of them meanwhile.
+
+    Of the models that are `rolled_back` it is also told what was asked before.
+    """
     for _ in range(ATTEMPTS):
-        outcome, draft = decide(await read(store))
+        outcome, draft = decide(await read(store, *rolled_back))
         if await write(store, draft):
             return outcome
     raise WriteConflict(CONFLICT)
 
 
-async def read(store: Store) -> Present:
-    """The model requests, and what was asked for before them."""
-    return Present(await store.list(keys.MODEL_REQUESTS), await store.list(keys.EARLIER_REQUESTS))
+async def read(store: Store, *rolled_back: str) -> Present:
+    """The model requests; and what was asked before of those that are `rolled_back`, which is read last: it changes only with them."""
+    requests = await store.list(keys.MODEL_REQUESTS)
+    earlier = {uid: await store.get(keys.earlier_request(uid)) for uid in rolled_back}
+    return Present(requests, {uid: entry for uid, entry in earlier.items() if entry})
 
 
 async def write(store: Store, draft: Draft) -> bool:
@@ -54,14 +59,13 @@ async def write(store: Store, draft: Draft) -> bool:
     Raises `InvalidModelRequest` for a name used twice, or for more models at once than a transaction holds.
     """
     draft.check_names()
-    now, history = draft.now, draft.history
-    if len(now.writes) > MAX_OPERATIONS:
-        number = len(now.writes)
+    if len(draft.writes) > MAX_OPERATIONS:
+        number = len(draft.writes)
         raise InvalidModelRequest(f"{number} keys would be written at once, and {MAX_OPERATIONS} can be; change fewer models at a time")
-    if len(now.writes) + len(history.writes) <= MAX_OPERATIONS:
-        return await _transact(store, now.writes + history.writes, now.conditions + history.conditions)
+    if len(draft.writes) + len(draft.history) <= MAX_OPERATIONS:
+        return await _transact(store, [*draft.writes, *draft.history], draft.conditions)
     # Of two transactions the history is the first: where the second fails, a rollback finds nothing to go back to, and nothing wrong.
-    return await _transact(store, history.writes, history.conditions) and await _transact(store, now.writes, now.conditions)
+    return await _transact(store, draft.history, draft.conditions) and await _transact(store, draft.writes, draft.conditions)
 
 
 async def _transact(store: Store, writes: Sequence[Write], conditions: Sequence[Unchanged]) -> bool:
@@ -69,11 +73,11 @@ async def _transact(store: Store, writes: Sequence[Write], conditions: Sequence[
 
 
 class Present:
-    """The model requests that are there, and what was asked for before their last change of arguments."""
+    """The model requests that are there; and of models that are rolled back, by model_uid, what was asked before."""
 
-    def __init__(self, requests: Listing, earlier: Listing) -> None:
+    def __init__(self, requests: Listing, earlier: Mapping[str, Entry]) -> None:
         self._entries = keys.by_model({entry.key: entry for entry in requests.entries})
-        self._earlier = keys.by_model({entry.key: entry for entry in earlier.entries})
+        self._earlier = earlier
 
     def entry(self, model_uid: str) -> Entry | None:
         """The entry of a model's request, or `None`."""
@@ -119,24 +123,6 @@ class Present:
         return found
 
 
-class Part:
-    """Writes, each of them provided that its key is still as it was seen."""
-
-    def __init__(self) -> None:
-        self.writes: list[Write] = []
-        self.conditions: list[Unchanged] = []
-
-    def put(self, key: str, value: bytes, seen: Entry | None) -> None:
-        """Write a key."""
-        self.writes.append(Put(key, value))
-        self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
-
-    def delete(self, seen: Entry) -> None:
-        """Delete a key."""
-        self.writes.append(Delete(seen.key))
-        self.conditions.append(Unchanged(seen.key, seen.mod_revision))
-
-
 class Draft:
     """A transaction on model requests in the making: what shall be now, and what is kept of what was asked before."""
 
@@ -144,8 +130,10 @@ class Draft:
         self._present = present
         self._requests = present.readable()
         self._new_names: set[str] = set()
-        self.now = Part()
-        self.history = Part()
+        self.writes: list[Write] = []
+        self.conditions: list[Unchanged] = []
+        self.history: list[Write] = []
+        """Writes that need no condition of their own: these keys change only with the requests that they belong to."""
 
     def put(self, request: ModelRequest, now: float, back: bool = False) -> Change:
         """Write a request, unless it says what the present one says; that one's `created` is kept.
@@ -159,18 +147,23 @@ class Draft:
             return "unchanged"
         self._requests[request.model_uid] = new
         self._new_names |= {new.model_uid, *new.aliases}.difference((old.model_uid, *old.aliases) if old else ())
-        self.now.put(keys.model_request(request.model_uid), codec.encode(new, over=over.value if over else None), entry)
+        self.write(keys.model_request(request.model_uid), codec.encode(new, over=over.value if over else None), entry)
         if entry and old and arguments(old) != arguments(new):
-            self.history.put(keys.earlier_request(request.model_uid), entry.value, self._present.earlier(request.model_uid))
+            self.history.append(Put(keys.earlier_request(request.model_uid), entry.value))
         return "updated" if entry else "created"
 
     def delete(self, model_uid: str) -> None:
         """Delete a model's request, and what was asked before it. Raises `UnknownModel`."""
-        entry, earlier = self._present.known(model_uid), self._present.earlier(model_uid)
+        entry = self._present.known(model_uid)
         self._requests.pop(model_uid, None)
-        self.now.delete(entry)
-        if earlier:
-            self.history.delete(earlier)
+        self.writes.append(Delete(entry.key))
+        self.conditions.append(Unchanged(entry.key, entry.mod_revision))
+        self.history.append(Delete(keys.earlier_request(model_uid)))
+
+    def write(self, key: str, value: bytes, seen: Entry | None) -> None:
+        """Write any key, provided that it is still as it was seen."""
+        self.writes.append(Put(key, value))
+        self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
 
     def check_names(self) -> None:
         """Raise `InvalidModelRequest` if a name that a model is given here would stand for two models. An old clash stops no write."""

@@ -63,7 +63,7 @@ def _decide(present: Present, seeds: Sequence[Entry], host: str, requests: Seque
     for uid in ours:
         draft.delete(uid)
     if new != old:
-        draft.now.put(keys.seed(host), codec.encode(Seed(digests=new), over=seen.value if seen else None), seen)
+        draft.write(keys.seed(host), codec.encode(Seed(digests=new), over=seen.value if seen else None), seen)
     return Seeded(applied, ours, tuple(uid for uid in vanished if uid not in ours), rolled_back), draft
 
 

@@ -84,7 +84,7 @@ def parts(key: str) -> list[str]:
 def model_of(key: str) -> str | None:
     """The model_uid in a key of a model or of a replica; `None` for a key of another shape, as a newer Nebula may write."""
     match parts(key):
-        case [_, uid] if key in (model_request(uid), earlier_request(uid), placement(uid), status(uid)):
+        case [_, uid] if key in (model_request(uid), placement(uid), status(uid)):
             return uid
     replica = replica_of(key)
     return None if replica is None else replica[0]
