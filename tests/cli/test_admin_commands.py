@@ -173,6 +173,14 @@ def test_a_model_that_does_not_start_is_told_with_its_engines_last_lines(nebula:
     assert "`nebula models unload m`" in result.stderr
 
 
+def test_a_change_that_does_not_start_names_the_way_back(nebula: Run, admin: Admin) -> None:
+    admin.on("GET", "models", {"models": [model(replica(), uid="m")]})
+    admin.on("PUT", "models/m", {"model_uid": "m", "change": "updated"})
+    admin.on("GET", "models/m", model(replica(), replica("unhealthy", LAST_LINES, replica_id="1", version="v2"), uid="m"))
+    result = nebula("models", "load", "m", "--engine", "e")
+    assert "`nebula models rollback m` takes back the last change of its arguments, `nebula models unload m` ends that." in result.stderr
+
+
 def test_loading_without_waiting_says_what_became_of_the_request(nebula: Run, admin: Admin) -> None:
     admin.on("GET", "models", {"models": []})
     admin.on("PUT", "models/m", {"model_uid": "m", "change": "updated"})
