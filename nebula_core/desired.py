@@ -1,25 +1,23 @@
-"""Model requests: from settings tables and admin bodies to validated ones, and how they are written.
+"""Model requests: from settings tables and admin bodies to validated ones, and what operators do to them.
 
-Every write is one transaction that holds only if nobody changed what it was decided by; else it is decided anew. Fields that a newer
-Nebula put into a request are kept. That names are unique is checked against all models that are there at that moment; two writers
-who give one name to two models in the very same moment are not caught.
+How they are written is told in `drafts`: every write is one transaction, decided anew if somebody was faster.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Literal, TypeVar
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from pydantic import ValidationError
 
-from nebula_core.errors import InvalidModelRequest, StoreError, UnknownModel, WriteConflict
-from nebula_core.interfaces import MAX_OPERATIONS, Delete, Engine, Entry, Listing, Put, Store, Unchanged, Write
+from nebula_core.drafts import Change, Draft, Present, arguments, decide_and_write, with_numbers_of
+from nebula_core.errors import InvalidModelRequest
+from nebula_core.interfaces import Engine, Store
 from nebula_core.plugins import explain
 from nebula_core.settings import ModelSettings
-from nebula_core.store import codec, keys
 from nebula_core.types import ModelRequest
 
 logger = logging.getLogger("nebula")
@@ -27,12 +25,6 @@ logger = logging.getLogger("nebula")
 MAX_REPLICAS = 10_000
 MAX_NAME = 256
 GIB = 2**30
-ATTEMPTS = 5
-"""How often a write is decided anew before it is given up."""
-CONFLICT = "others keep changing the same models; nothing was written, try again"
-
-Change = Literal["created", "updated", "unchanged"]
-T = TypeVar("T")
 
 
 def parse(table: Mapping[str, Any]) -> ModelSettings:
@@ -124,12 +116,11 @@ async def apply(store: Store, requests: Sequence[ModelRequest], now: float) -> d
     Raises `InvalidModelRequest` if a name would stand for two models, `WriteConflict`, `StoreUnavailable`.
     """
 
+    _check_once(requests)
+
     def decide(present: Present) -> tuple[dict[str, Change], Draft]:
         draft = Draft(present)
-        changes = {request.model_uid: draft.put(request, now) for request in requests}
-        if len(changes) < len(requests):
-            raise InvalidModelRequest(f"a model is named twice: {', '.join(sorted(request.model_uid for request in requests))}")
-        return changes, draft
+        return {request.model_uid: draft.put(request, now) for request in requests}, draft
 
     return await decide_and_write(store, decide)
 
@@ -150,6 +141,26 @@ async def scale(store: Store, engines: Mapping[str, Engine], model_uid: str, num
     return await decide_and_write(store, decide)
 
 
+async def rollback(store: Store, engines: Mapping[str, Engine], model_uid: str) -> ModelRequest:
+    """Ask for what was asked of a model before its last change of arguments, with the numbers it has now; return its request.
+
+    What stands now is kept instead, so that the next rollback takes this one back; and it is noted as rolled back, so that no settings
+    file brings it in again with the next start. Raises as `scale` does.
+    """
+
+    def decide(present: Present) -> tuple[ModelRequest, Draft]:
+        now, earlier = present.request(model_uid), present.earlier_request(model_uid)
+        if earlier is None or arguments(earlier) == arguments(now):
+            raise InvalidModelRequest(f'the model "{model_uid}" has nothing to go back to: it was loaded as it is, and only scaled since')
+        request = msgspec.structs.replace(with_numbers_of(now, earlier), created=now.created, rolled_back_from=arguments(now))
+        check(request, engines)
+        draft = Draft(present)
+        draft.put(request, now=0, back=True)
+        return request, draft
+
+    return await decide_and_write(store, decide, model_uid)
+
+
 async def unload(store: Store, model_uid: str) -> None:
     """Delete a model's request. Raises `UnknownModel`, `WriteConflict`, `StoreUnavailable`."""
 
@@ -161,97 +172,9 @@ async def unload(store: Store, model_uid: str) -> None:
     await decide_and_write(store, decide)
 
 
-async def decide_and_write(store: Store, decide: Callable[[Present], tuple[T, Draft]]) -> T:
-    """Write what `decide` makes of the requests that are there; decide anew if somebody changed one of them meanwhile."""
-    for _ in range(ATTEMPTS):
-        outcome, draft = decide(Present(await store.list(keys.MODEL_REQUESTS)))
-        if await write(store, draft):
-            return outcome
-    raise WriteConflict(CONFLICT)
-
-
-async def write(store: Store, draft: Draft) -> bool:
-    """Write what was drafted; False if somebody changed one of its keys meanwhile.
-
-    Raises `InvalidModelRequest` for a name used twice, or for more models at once than a transaction holds.
-    """
-    draft.check_names()
-    if len(draft.writes) > MAX_OPERATIONS:
-        number = len(draft.writes)
-        raise InvalidModelRequest(f"{number} keys would be written at once, and {MAX_OPERATIONS} can be; change fewer models at a time")
-    return not draft.writes or await store.transact(draft.writes, draft.conditions) is not None
-
-
-class Present:
-    """The model requests that are there."""
-
-    def __init__(self, listing: Listing) -> None:
-        self._entries = keys.by_model({entry.key: entry for entry in listing.entries})
-
-    def entry(self, model_uid: str) -> Entry | None:
-        """The entry of a model's request, or `None`."""
-        return self._entries.get(model_uid)
-
-    def known(self, model_uid: str) -> Entry:
-        """The entry of a model's request. Raises `UnknownModel`."""
-        if model_uid not in self._entries:
-            models = ", ".join(sorted(self._entries)) or "none"
-            raise UnknownModel(f'there is no model "{model_uid}" (models: {models})')
-        return self._entries[model_uid]
-
-    def request(self, model_uid: str) -> ModelRequest:
-        """A model's request. Raises `UnknownModel`, or `StoreError` if a newer Nebula wrote it in another way."""
-        return codec.decode(ModelRequest, self.known(model_uid).value)
-
-    def readable(self) -> dict[str, ModelRequest]:
-        """All requests that this version can read, by model_uid."""
-        found = {}
-        for uid in self._entries:
-            with suppress(StoreError):
-                found[uid] = self.request(uid)
-        return found
-
-
-class Draft:
-    """A transaction on model requests in the making."""
-
-    def __init__(self, present: Present) -> None:
-        self._present = present
-        self._requests = present.readable()
-        self._new_names: set[str] = set()
-        self.writes: list[Write] = []
-        self.conditions: list[Unchanged] = []
-
-    def put(self, request: ModelRequest, now: float) -> Change:
-        """Write a request, unless it says what the present one says; that one's `created` is kept."""
-        entry, old = self._present.entry(request.model_uid), self._requests.get(request.model_uid)
-        new = msgspec.structs.replace(request, created=old.created if old else int(now))
-        if new == old:
-            return "unchanged"
-        self._requests[request.model_uid] = new
-        self._new_names |= {new.model_uid, *new.aliases}.difference((old.model_uid, *old.aliases) if old else ())
-        self.write(keys.model_request(request.model_uid), codec.encode(new, over=entry.value if entry else None), entry)
-        return "updated" if entry else "created"
-
-    def delete(self, model_uid: str) -> None:
-        """Delete a model's request. Raises `UnknownModel`."""
-        entry = self._present.known(model_uid)
-        self._requests.pop(model_uid, None)
-        self.writes.append(Delete(entry.key))
-        self.conditions.append(Unchanged(entry.key, entry.mod_revision))
-
-    def write(self, key: str, value: bytes, seen: Entry | None) -> None:
-        """Write any key, provided that it is still as it was seen."""
-        self.writes.append(Put(key, value))
-        self.conditions.append(Unchanged(key, seen.mod_revision if seen else 0))
-
-    def check_names(self) -> None:
-        """Raise `InvalidModelRequest` if a name that a model is given here would stand for two models. An old clash stops no write."""
-        owner: dict[str, str] = {}
-        for uid, request in sorted(self._requests.items()):
-            for name in self._new_names.intersection((uid, *request.aliases)):
-                if owner.setdefault(name, uid) != uid:
-                    raise InvalidModelRequest(f'the name "{name}" is used by two models, "{owner[name]}" and "{uid}"')
+def _check_once(requests: Sequence[ModelRequest]) -> None:
+    if twice := sorted(uid for uid, times in Counter(request.model_uid for request in requests).items() if times > 1):
+        raise InvalidModelRequest(f'the model "{twice[0]}" is asked for twice; a model_uid may stand in one table only')
 
 
 def _check_names(model_uid: str, aliases: Sequence[str]) -> None:
@@ -271,6 +194,8 @@ def check_numbers(request: ModelRequest) -> None:
     for key, number in (("replicas", request.replicas), ("min_replicas", least), ("max_replicas", most)):
         if number is not None and not 0 <= number <= MAX_REPLICAS:
             raise InvalidModelRequest(f'the model "{request.model_uid}": {key} must lie between 0 and {MAX_REPLICAS}, got {number}')
+    if least is not None and most is not None and least > most:
+        raise InvalidModelRequest(f'the model "{request.model_uid}": min_replicas ({least}) is above max_replicas ({most})')
     if not (least or 0) <= request.replicas <= (MAX_REPLICAS if most is None else most):
         raise InvalidModelRequest(
             f'the model "{request.model_uid}": replicas ({request.replicas}) must lie between '

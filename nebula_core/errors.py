@@ -5,6 +5,8 @@
     ├── PluginError              a plugin is missing, broken or registered twice
     ├── InvalidModelRequest      a model request that cannot be accepted as it stands
     ├── UnknownModel             a model that nobody has asked for
+    ├── InvalidNodeRequest       what cannot be asked of a node as it stands
+    ├── UnknownNode              a node that is neither heard of nor named by a plan
     ├── WriteConflict            somebody else kept changing what was to be written
     ├── LaunchError              an engine could not be started
     ├── ScrapeError              an engine's metrics could not be read
@@ -40,6 +42,14 @@ class InvalidModelRequest(NebulaError):
 
 class UnknownModel(NebulaError):
     """There is no request for this model: names the ones that are known."""
+
+
+class InvalidNodeRequest(NebulaError):
+    """What cannot be asked of a node: names the node, and what is possible."""
+
+
+class UnknownNode(NebulaError):
+    """No node of this name is heard of, and no plan names it: lists the ones that are known."""
 
 
 class WriteConflict(NebulaError):

@@ -221,6 +221,8 @@ class Settings(Table):
     def _names_are_unique(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
         owner: dict[str, str] = {}
         for model in models:
+            if model.model_uid in owner.values():
+                raise ValueError(f'two [[models]] tables have the model_uid "{model.model_uid}": a model has one table')
             for name in (model.model_uid, *model.aliases):
                 if name in owner:
                     raise ValueError(f'the name "{name}" is used by two models, "{owner[name]}" and "{model.model_uid}"')

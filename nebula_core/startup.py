@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from nebula_core import desired
 from nebula_core.admin import status
 from nebula_core.admin.documents import ModelView
-from nebula_core.admin.status import Seen
+from nebula_core.admin.seen import Seen
 from nebula_core.admin.view import View
 from nebula_core.app import App
 from nebula_core.errors import LaunchError, PluginError
@@ -77,6 +77,8 @@ async def seed_models(app: App, declared: Sequence[ModelRequest]) -> None:
         logger.debug('the model "%s" is %s by the settings', model_uid, change)
     for model_uid in seeded.deleted:
         logger.info('the model "%s" is no longer in the settings and is unloaded', model_uid)
+    for model_uid in seeded.rolled_back:
+        logger.warning('the model "%s" was rolled back from what the settings ask for and stays so; `nebula apply` applies them', model_uid)
     standing = {request.model_uid for request in app.mirror.values(keys.MODEL_REQUESTS, ModelRequest).values()}
     for request in declared:
         if request.model_uid not in standing | seeded.applied.keys():

@@ -63,6 +63,8 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     """The engine's own keys, validated by the engine."""
     created: int = 0
     """Unix time of the first write, seconds; shown in `/v1/models`."""
+    rolled_back_from: str = ""
+    """Digest of the arguments that a rollback took back: a settings file that still asks for them is not followed. Empty: none did."""
 
 
 class ReplicaSpec(Value, frozen=True, kw_only=True):

@@ -61,6 +61,8 @@ def test_a_table_becomes_a_request_and_the_engines_keys_go_to_the_engine():
         ({"replicas": 3, "max_replicas": 2}, r"replicas \(3\) must lie between min_replicas \(0\) and max_replicas \(2\)"),
         ({"replicas": 1, "min_replicas": 2}, r"replicas \(1\) must lie between min_replicas \(2\) and max_replicas \(unlimited\)"),
         ({"min_replicas": 3, "max_replicas": 2}, r"min_replicas \(3\) is above max_replicas \(2\)"),
+        ({"min_replicas": -1}, "min_replicas: Input should be greater than or equal to 0"),
+        ({"max_replicas": -1}, "max_replicas: Input should be greater than or equal to 0"),
         ({"max_replicas": 99_999}, "max_replicas must lie between 0 and 10000"),
         ({"first_byte_timeout_s": 0}, "first_byte_timeout_s: Input should be greater than 0"),
         ({"first_byte_timeout_s": float("inf")}, "first_byte_timeout_s: Input should be a finite number"),
@@ -85,6 +87,19 @@ def test_what_cannot_be_accepted_is_named(table, message):
 def test_what_a_model_needs_of_its_nodes_is_kept_in_bytes_and_words():
     made = request(gpus_per_replica=2, gpu_memory_gib=39.5, node_labels={"zone": "a"}, max_per_node=1)
     assert (made.gpus_per_replica, made.gpu_memory_bytes, made.node_labels, made.max_per_node) == (2, 39.5 * 2**30, {"zone": "a"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"min_replicas": 3, "max_replicas": 2, "replicas": 3}, r'the model "m": min_replicas \(3\) is above max_replicas \(2\)'),
+        ({"min_replicas": -1}, 'the model "m": min_replicas must lie between 0 and 10000, got -1'),
+        ({"replicas": -2}, 'the model "m": replicas must lie between 0 and 10000, got -2'),
+    ],
+)
+def test_numbers_that_were_written_by_hand_are_checked_too(numbers, message):
+    with pytest.raises(InvalidModelRequest, match=message):
+        desired.check_numbers(ModelRequest(model_uid="m", engine="fake", **numbers))
 
 
 @pytest.mark.parametrize("wrong", [{"gpus_per_replica": -1}, {"gpus_per_replica": 1, "gpu_memory_bytes": -5}, {"max_per_node": 0}])
@@ -144,6 +159,43 @@ async def test_an_old_clash_of_names_stops_no_write_that_does_not_add_to_it(stor
     await desired.apply(store, [request("b")], NOW)
 
 
+async def test_a_model_that_is_asked_for_twice_at_once_is_refused_by_its_name(store):
+    with pytest.raises(InvalidModelRequest, match='the model "b" is asked for twice; a model_uid may stand in one table only'):
+        await desired.apply(store, [request("a"), request("b"), request("b", replicas=2)], NOW)
+    assert await stored(store, "a") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            b"garbage",
+            "/model_requests/m cannot be read: this is not a ModelRequest: .*; load the model anew, which replaces it, or unload it",
+        ),
+        (
+            codec.encode(ModelRequest(model_uid="n", engine="fake")),
+            '/model_requests/m holds a request for the model "n"; load the model anew',
+        ),
+    ],
+)
+async def test_a_request_that_somebody_broke_by_hand_is_told_and_mended_by_loading_or_unloading(store, value, message):
+    for mend in (desired.apply(store, [request(replicas=2)], NOW), desired.unload(store, "m")):
+        await store.transact([Put(keys.model_request("m"), value)])
+        for call in (desired.scale(store, ENGINES, "m", {"replicas": 1}), desired.rollback(store, ENGINES, "m")):
+            with pytest.raises(InvalidModelRequest, match=message):
+                await call
+        await mend
+    assert await stored(store) is None
+
+
+async def test_what_cannot_be_read_is_nothing_to_go_back_to(store):
+    await desired.apply(store, [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    await store.transact([Put(keys.earlier_request("m"), b"garbage")])
+    with pytest.raises(InvalidModelRequest, match="has nothing to go back to"):
+        await desired.rollback(store, ENGINES, "m")
+
+
 async def test_more_models_than_a_transaction_holds_are_refused_in_words(store):
     await desired.apply(store, [request(f"m{number}") for number in range(MAX_OPERATIONS)], NOW)
     with pytest.raises(InvalidModelRequest, match=f"{MAX_OPERATIONS} can be; change fewer models at a time"):
@@ -173,9 +225,15 @@ async def test_scaling_changes_the_numbers_only_and_within_the_bounds(store):
     assert (await desired.scale(store, ENGINES, "m", {"max_replicas": None})).max_replicas is None
 
 
+async def test_bounds_that_contradict_each_other_are_refused_when_scaling_too(store):
+    await desired.apply(store, [request(min_replicas=2)], NOW)
+    with pytest.raises(InvalidModelRequest, match=r"min_replicas \(2\) is above max_replicas \(1\)"):
+        await desired.scale(store, ENGINES, "m", {"max_replicas": 1})
+
+
 async def test_an_unknown_model_is_answered_with_the_known_ones(store):
     await desired.apply(store, [request("a"), request("b")], NOW)
-    for call in (desired.unload(store, "c"), desired.scale(store, ENGINES, "c", {"replicas": 1})):
+    for call in (desired.unload(store, "c"), desired.scale(store, ENGINES, "c", {"replicas": 1}), desired.rollback(store, ENGINES, "c")):
         with pytest.raises(UnknownModel, match=r'there is no model "c" \(models: a, b\)'):
             await call
 
@@ -197,6 +255,88 @@ async def test_concurrent_writers_lose_nothing(store):
     assert await stored(store, "o")
 
 
+# --- rolling back -------------------------------------------------------------------------------------------------------------
+
+NOTHING = 'the model "m" has nothing to go back to: it was loaded as it is, and only scaled since'
+
+
+async def test_a_rollback_goes_back_to_the_arguments_before_and_another_one_undoes_it(store):
+    await desired.apply(store, [request(context=1, aliases=["x"])], NOW)
+    await desired.apply(store, [request(context=2)], NOW + 9)
+    for context, aliases in ((1, ("x",)), (2, ()), (1, ("x",))):
+        rolled = await desired.rollback(store, ENGINES, "m")
+        assert rolled == await stored(store)
+        assert (rolled.engine_args, rolled.aliases, rolled.created) == ({"context": context}, aliases, int(NOW))
+
+
+async def test_what_was_scaled_stays_so_over_a_rollback(store):
+    await desired.apply(store, [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2, replicas=2)], NOW)
+    await desired.scale(store, ENGINES, "m", {"replicas": 3, "max_replicas": 5})
+    rolled = await desired.rollback(store, ENGINES, "m")
+    assert (rolled.engine_args, rolled.replicas, rolled.max_replicas) == ({"context": 1}, 3, 5)
+
+
+async def test_neither_the_same_once_more_nor_scaling_is_what_a_rollback_goes_back_to(store):
+    await desired.apply(store, [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    await desired.apply(store, [request(context=2, replicas=4, min_replicas=1, max_replicas=6)], NOW)
+    await desired.scale(store, ENGINES, "m", {"replicas": 3})
+    assert (await desired.rollback(store, ENGINES, "m")).engine_args == {"context": 1}
+
+
+async def test_a_model_whose_arguments_never_changed_has_nothing_to_go_back_to(store):
+    await desired.apply(store, [request()], NOW)
+    await desired.scale(store, ENGINES, "m", {"replicas": 3})
+    with pytest.raises(InvalidModelRequest, match=NOTHING):
+        await desired.rollback(store, ENGINES, "m")
+
+
+async def test_what_was_asked_before_goes_with_the_model(store):
+    await desired.apply(store, [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    await desired.unload(store, "m")
+    assert await store.get(keys.earlier_request("m")) is None
+    await desired.apply(store, [request(context=3)], NOW)
+    with pytest.raises(InvalidModelRequest, match=NOTHING):
+        await desired.rollback(store, ENGINES, "m")
+
+
+async def test_as_many_models_can_be_changed_at_once_as_can_be_loaded_and_each_can_be_rolled_back(store):
+    for context in (1, 2):
+        await desired.apply(store, [request(f"m{number}", context=context) for number in range(MAX_OPERATIONS)], NOW)
+    for name in ("m0", f"m{MAX_OPERATIONS - 1}"):
+        assert (await desired.rollback(store, ENGINES, name)).engine_args == {"context": 1}
+
+
+async def test_a_rollback_to_what_cannot_be_followed_any_more_changes_nothing(store):
+    await desired.apply(store, [request(aliases=["x"])], NOW)
+    await desired.apply(store, [request()], NOW)
+    await desired.apply(store, [request("n", aliases=["x"])], NOW)
+    with pytest.raises(InvalidModelRequest, match='the name "x" is used by two models'):
+        await desired.rollback(store, ENGINES, "m")
+    with pytest.raises(InvalidModelRequest, match='the engine "fake" is not installed'):
+        await desired.rollback(store, {}, "m")
+    assert (await stored(store)).aliases == ()
+
+
+async def test_fields_of_a_newer_nebula_go_and_come_back_with_their_request(store):
+    await store.transact([Put(keys.model_request("m"), codec.encode(request(context=1))[:-1] + b',"color":"green"}')])
+    await desired.apply(store, [request(context=2)], NOW)
+    await desired.rollback(store, ENGINES, "m")
+    assert b'"color":"green"' in (await store.get(keys.model_request("m"))).value
+
+
+async def test_a_rollback_beside_other_writers_loses_neither(store):
+    await desired.apply(store, [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(desired.rollback(store, ENGINES, "m"))
+        tasks.create_task(desired.scale(store, ENGINES, "m", {"replicas": 3}))
+    assert ((await stored(store)).replicas, (await stored(store)).engine_args) == (3, {"context": 1})
+
+
 # --- seeding ------------------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +354,48 @@ async def test_a_model_unloaded_at_run_time_stays_unloaded(store):
     assert await stored(store) is None
 
 
+async def test_a_rollback_is_not_undone_by_a_start_with_the_same_table(store):
+    for context in (1, 2):
+        await seed(store, "host", [request(context=context)], NOW)
+    await desired.rollback(store, ENGINES, "m")
+    assert await seed(store, "host", [request(context=2)], NOW) == Seeded({})
+    assert (await stored(store)).engine_args == {"context": 1}
+    assert (await seed(store, "host", [request(context=3)], NOW)).applied == {"m": "updated"}
+    assert (await desired.rollback(store, ENGINES, "m")).engine_args == {"context": 1}
+
+
+async def test_a_rollback_of_a_table_that_was_applied_by_hand_is_not_undone_by_the_next_start_with_it(store):
+    await seed(store, "host", [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)  # as `nebula apply` does with the changed file
+    await desired.rollback(store, ENGINES, "m")
+    await desired.scale(store, ENGINES, "m", {"replicas": 3})
+    assert await seed(store, "host", [request(context=2)], NOW) == Seeded({}, rolled_back=("m",))
+    assert await seed(store, "host", [request(context=2)], NOW) == Seeded({})
+    assert ((await stored(store)).engine_args, (await stored(store)).replicas) == ({"context": 1}, 3)
+
+
+async def test_what_was_rolled_back_comes_in_again_when_it_is_applied_anew(store):
+    for context in (1, 2):
+        await seed(store, "host", [request(context=context)], NOW)
+    await desired.rollback(store, ENGINES, "m")
+    assert await desired.apply(store, [request(context=1)], NOW) == {"m": "unchanged"}
+    assert await desired.apply(store, [request(context=2)], NOW) == {"m": "updated"}
+    assert (await seed(store, "host", [request(context=1)], NOW)).applied == {"m": "updated"}
+
+
+async def test_a_table_that_goes_back_by_itself_is_applied(store):
+    for context in (1, 2, 1):
+        assert (await seed(store, "host", [request(context=context)], NOW)).applied
+        assert (await stored(store)).engine_args == {"context": context}
+
+
+async def test_a_vanished_table_takes_a_model_with_it_that_was_rolled_back_to_it(store):
+    await seed(store, "host", [request(context=1)], NOW)
+    await desired.apply(store, [request(context=2)], NOW)
+    await desired.rollback(store, ENGINES, "m")
+    assert (await seed(store, "host", [], NOW)).deleted == ("m",)
+
+
 async def test_a_changed_table_is_applied_over_what_was_changed_at_run_time(store):
     await seed(store, "host", [request(replicas=1)], NOW)
     await desired.scale(store, ENGINES, "m", {"replicas": 5})
@@ -226,6 +408,13 @@ async def test_a_vanished_table_takes_its_model_with_it(store):
     assert await seed(store, "host", [request("n")], NOW) == Seeded({}, deleted=("m",))
     assert await stored(store, "m") is None
     assert await stored(store, "n")
+
+
+async def test_a_vanished_table_takes_what_was_asked_before_with_it(store):
+    for context in (1, 2):
+        await seed(store, "host", [request(context=context)], NOW)
+    assert (await seed(store, "host", [], NOW)).deleted == ("m",)
+    assert await store.get(keys.earlier_request("m")) is None
 
 
 async def test_a_vanished_table_leaves_a_model_that_somebody_changed(store):

@@ -159,6 +159,10 @@ def test_two_models_cannot_share_a_name(tmp_path: Path) -> None:
     assert '[[models]]: the name "smollm2" is used by two models, "smollm2" and "other"' in message_of(tmp_path, text)
 
 
+def test_two_tables_for_one_model_are_refused(tmp_path: Path) -> None:
+    assert 'two [[models]] tables have the model_uid "smollm2": a model has one table' in message_of(tmp_path, MODEL + MODEL)
+
+
 @pytest.mark.parametrize(
     "text",
     [

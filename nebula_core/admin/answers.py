@@ -11,11 +11,21 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from nebula_core.errors import InvalidModelRequest, NebulaError, StoreUnavailable, UnknownModel, WriteConflict
+from nebula_core.errors import (
+    InvalidModelRequest,
+    InvalidNodeRequest,
+    NebulaError,
+    StoreUnavailable,
+    UnknownModel,
+    UnknownNode,
+    WriteConflict,
+)
 
 _STATUS: Mapping[type[NebulaError], tuple[HTTPStatus, str]] = {
     InvalidModelRequest: (HTTPStatus.BAD_REQUEST, "invalid_model_request"),
     UnknownModel: (HTTPStatus.NOT_FOUND, "model_not_found"),
+    InvalidNodeRequest: (HTTPStatus.BAD_REQUEST, "invalid_node_request"),
+    UnknownNode: (HTTPStatus.NOT_FOUND, "node_not_found"),
     WriteConflict: (HTTPStatus.CONFLICT, "conflict"),
     StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable"),
 }

@@ -19,11 +19,13 @@ from nebula_core.admin import decisions, status
 from nebula_core.admin.answers import ErrorAnswer, add_handlers, refusal
 from nebula_core.admin.documents import Changes, Decisions, ModelChange, Models, ModelView, PluginList, PluginView, Status
 from nebula_core.admin.exports import add_exporters
+from nebula_core.admin.node_routes import node_routes
 from nebula_core.admin.security import ANYBODY, ASSETS, WITHOUT_TOKEN, Security
 from nebula_core.admin.view import View
 from nebula_core.errors import InvalidModelRequest, PluginError
 from nebula_core.masks import MASK, mask, secrets_in
 from nebula_core.plugins import Plugins, way_out
+from nebula_core.store import keys
 
 EXAMPLE = {"engine": "llamacpp", "source": "smollm2", "replicas": 1}
 Table = dict[str, Any]
@@ -62,6 +64,7 @@ def make_app(view: View, token: str) -> FastAPI:
     )
     app.include_router(_reading(view))
     app.include_router(_writing(view))
+    app.include_router(node_routes(view, _router()))
     add_handlers(app)
 
     @app.get(ANYBODY, summary="Whether this process answers")
@@ -144,13 +147,19 @@ def _writing(view: View) -> APIRouter:
         if not given:
             raise InvalidModelRequest("the body names nothing to change: replicas, min_replicas or max_replicas")
         await desired.scale(view.store, view.engines, model_uid, given)
-        await view.caught_up(model_uid)
+        await view.caught_up(keys.model_request(model_uid))
+        return status.model(await view.look_for(model_uid), model_uid)
+
+    @router.post("/models/{model_uid:path}/rollback", summary="Ask for what was asked of a model before its last change of arguments")
+    async def roll_model_back(model_uid: str) -> ModelView:
+        await desired.rollback(view.store, view.engines, model_uid)
+        await view.caught_up(keys.model_request(model_uid))
         return status.model(await view.look_for(model_uid), model_uid)
 
     @router.delete("/models/{model_uid:path}", summary="Unload a model: its running requests finish, then its replicas stop")
     async def delete_model(model_uid: str) -> dict[str, str]:
         await desired.unload(view.store, model_uid)
-        await view.caught_up(model_uid)
+        await view.caught_up(keys.model_request(model_uid))
         return {"model_uid": model_uid, "change": "deleted"}
 
     @router.post("/apply", summary="Load or replace several models, all or none")
@@ -167,7 +176,7 @@ async def _apply(view: View, tables: list[Table]) -> list[ModelChange]:
     requests = [desired.to_request(desired.parse(table), view.engines) for table in tables]
     changes = await desired.apply(view.store, requests, view.clock())
     for model_uid in changes:
-        await view.caught_up(model_uid)
+        await view.caught_up(keys.model_request(model_uid))
     return [ModelChange(model_uid=uid, change=change) for uid, change in changes.items()]
 
 

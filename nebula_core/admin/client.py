@@ -62,9 +62,16 @@ class AdminClient:
         """Load a model or replace what is asked of it; `table` is a `[[models]]` table without `model_uid`."""
         return self._call("PUT", _model(model_uid), table)
 
-    def scale(self, model_uid: str, replicas: int) -> Document:
-        """Change how many replicas of a model are wanted, and return the model."""
-        return self._call("PATCH", _model(model_uid), {"replicas": replicas})
+    def scale(self, model_uid: str, replicas: int | None = None, **bounds: int | None) -> Document:
+        """Change how many replicas of a model are wanted, and return the model.
+
+        `bounds` are `min_replicas` and `max_replicas`, where `None` lifts one.
+        """
+        return self._call("PATCH", _model(model_uid), bounds if replicas is None else {"replicas": replicas, **bounds})
+
+    def rollback(self, model_uid: str) -> Document:
+        """Ask for what was asked of a model before its last change of arguments, and return the model."""
+        return self._call("POST", f"{_model(model_uid)}/rollback")
 
     def unload(self, model_uid: str) -> Document:
         """Unload a model."""
@@ -73,6 +80,14 @@ class AdminClient:
     def apply(self, models: Sequence[Mapping[str, Any]]) -> Document:
         """Load or replace all these models or none; each is a `[[models]]` table."""
         return self._call("POST", "apply", {"models": list(models)})
+
+    def nodes(self) -> list[Document]:
+        """All nodes, missing ones included."""
+        return cast("list[Document]", self._call("GET", "nodes")["nodes"])
+
+    def ask_node(self, node_id: str, **changes: bool) -> Document:
+        """Change what is asked of a node (`cordoned`, `drained`, `given_up`), and return the node."""
+        return self._call("PATCH", f"nodes/{quote(node_id, safe='')}", changes)
 
     def decisions(self, request_id: str) -> Document:
         """Why a request was sent where it was sent; for the Nebula of the gateway that served it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from nebula_core.desired import Change
+from nebula_core.drafts import Change
 
 
 class Document(BaseModel):
@@ -21,9 +21,15 @@ class ReplicaStatus(Document):
     replica_id: str
     node_id: str
     state: str
-    """`placed` (not begun yet), `starting`, `ready`, `stale` (ready when its node was last heard of), `unhealthy` or `draining`."""
+    """`placed` (not begun yet), `starting`, `ready`, `abnormal` (its node is missing), `unhealthy` or `draining`."""
     reason: str
     """Why it is not ready, in words."""
+    routed: bool = False
+    """Whether new requests go to it: it is ready, or was when its node was last heard of."""
+    replaces: str = ""
+    """The `replica_id` that serves on until this one is ready; empty: none."""
+    replaced_by: str = ""
+    """The `replica_id` that takes its place once that one is ready; empty: none."""
     url: str
     incarnation: int
     assignment_version: str
@@ -48,7 +54,7 @@ class ModelView(Document):
     routing: str = ""
     """What keeps the strategy from deciding, and who decides instead; empty: nothing does."""
     scaling: str = ""
-    """How many replicas load asks for, who says so and why, and the last change; empty: load does not decide."""
+    """How many replicas load asks for within which bounds, who says so and why, and the last change; empty: load does not decide."""
     scaling_inputs: dict[str, float | None] = {}
     """What that was decided by; `null`: not known."""
     replicas: tuple[ReplicaStatus, ...] = ()
@@ -80,19 +86,40 @@ class MachineView(Document):
     memory_available_bytes: int | None = None
 
 
+class AssignedReplica(Document):
+    """A replica that a node has, or has not yet got rid of."""
+
+    model_uid: str
+    replica_id: str
+    state: str
+    """As in `ReplicaStatus`; `running` if an engine runs there that no plan names."""
+    reason: str = ""
+    """Why it is not ready; on a node that is being drained, what keeps it there."""
+
+
 class NodeView(Document):
-    """A node that is heard of, or that plans still name."""
+    """A node that is heard of, or that plans or operators name."""
 
     node_id: str
     up: bool
+    """If not, it is missing: it has not been heard of for the time of a lease, `[store] lease_s`."""
+    cordoned: bool = False
+    """It gets nothing new."""
+    drained: bool = False
+    """Its replicas move to other nodes, as far as there is room."""
+    given_up: bool = False
+    """It is not expected back."""
     address: str = ""
     hostname: str = ""
     version: str = ""
     engines: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
     machine: MachineView = MachineView()
     gpus: tuple[GpuView, ...] = ()
     replicas: tuple[str, ...] = ()
     """Whose engines run there, `model_uid/replica_id` each."""
+    assigned: tuple[AssignedReplica, ...] = ()
+    """What plans have there, and what still runs beside that: a drained node is empty when there is nothing."""
 
 
 class GatewayView(Document):
@@ -136,6 +163,12 @@ class Models(Document):
     """All models."""
 
     models: tuple[ModelView, ...]
+
+
+class Nodes(Document):
+    """All nodes."""
+
+    nodes: tuple[NodeView, ...]
 
 
 class ModelChange(Document):

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from nebula_core import desired
+from nebula_core.admin import nodes
 from nebula_core.admin.documents import StoreView
 from nebula_core.admin.reading import Picture, Reader
-from nebula_core.admin.status import Seen
-from nebula_core.errors import NebulaError, UnknownModel
+from nebula_core.admin.seen import Seen
+from nebula_core.errors import NebulaError, UnknownModel, UnknownNode
 from nebula_core.gateway.hub import Explained
 from nebula_core.interfaces import Engine, Exporter, Store, Strategy
 from nebula_core.masks import secrets_in
@@ -24,7 +25,16 @@ from nebula_core.scheduler import election
 from nebula_core.settings import Settings
 from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
-from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, ModelStatus, NodeStatus, PlacementPlan
+from nebula_core.types import (
+    EndpointInfo,
+    EndpointStats,
+    GatewayStatus,
+    ModelRequest,
+    ModelStatus,
+    NodeRequest,
+    NodeStatus,
+    PlacementPlan,
+)
 
 PREFIXES = (
     keys.MODEL_REQUESTS,
@@ -99,6 +109,13 @@ class View:
             raise UnknownModel(f'there is no model "{model_uid}" (models: {", ".join(sorted(seen.requests)) or "none"})')
         return seen
 
+    async def look_for_node(self, node_id: str) -> Seen:
+        """The same, if that node is among them. Raises `UnknownNode` as well."""
+        seen = await self.look()
+        if node_id not in (known := nodes.names(seen)):
+            raise UnknownNode(f'there is no node "{node_id}" (nodes: {", ".join(sorted(known)) or "none"})')
+        return seen
+
     def seen(self) -> Seen:
         """The store's values as last read, at once: for a process whose mirror follows all of `PREFIXES`."""
         return self._seen(Picture(self.mirror, {}))
@@ -115,6 +132,8 @@ class View:
             endpoints=keys.by_replica(picture.values(keys.ENDPOINTS, EndpointInfo)),
             stats=keys.by_replica(picture.values(keys.STATS, EndpointStats)),
             nodes={node.node_id: node for node in picture.values(keys.NODES, NodeStatus).values()},
+            node_requests={asked.node_id: asked for asked in picture.values(keys.NODE_REQUESTS, NodeRequest).values()},
+            lease_s=self.settings.store.lease_s,
             gateways=tuple(picture.values(keys.GATEWAYS, GatewayStatus).values()),
             scheduler=election.name_in(leader) if leader and leader.leased else None,
             scheduler_problem=election.obstacle(leader) if leader else "",
@@ -138,12 +157,11 @@ class View:
             never_read=picture.never_read,
         )
 
-    async def caught_up(self, model_uid: str) -> None:
-        """Wait until a write of this model's request can be read here, so that who writes and then looks sees it."""
+    async def caught_up(self, key: str) -> None:
+        """Wait until a write of this key can be read here, so that who writes and then looks sees it."""
         await self._reader.forget()
-        if keys.MODEL_REQUESTS not in self.followed:
+        if not key.startswith(tuple(self.followed)):
             return
-        key = keys.model_request(model_uid)
         changes = self.mirror.subscribe()
         written = await self.store.get(key)
         with suppress(TimeoutError):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nebula_core.cli import apply, chat, config, explain, extensions, models, plugins, serve, status
+from nebula_core.cli import apply, chat, config, explain, extensions, models, nodes, plugins, serve, status
 from nebula_core.cli.output import say_error
 from nebula_core.errors import NebulaError
 
@@ -42,6 +42,7 @@ def make_app() -> typer.Typer:
     _add(app, status.status, "Operate", "nebula status --watch")
     _add(app, apply.apply, "Operate", "nebula apply lab.toml")
     app.add_typer(_models(), name="models", rich_help_panel="Operate")
+    app.add_typer(_nodes(), name="nodes", rich_help_panel="Operate")
     _add(app, chat.chat, "Use", 'nebula chat smollm2 "Why is the sky blue?"')
     _add(app, explain.explain, "Inspect", "nebula explain req-9f86d081884c7d65-2a")
     _add(app, plugins.plugins, "Inspect", "nebula plugins")
@@ -69,11 +70,23 @@ def main() -> None:
 
 
 def _models() -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, help="List, load, unload and scale models.", epilog=_example("nebula models list"))
+    group = typer.Typer(no_args_is_help=True, help="List, load, change, scale and unload models.", epilog=_example("nebula models list"))
     _add(group, models.list_, None, "nebula models list")
     _add(group, models.load, None, "nebula models load tiny --engine llamacpp --source tiny.gguf --set threads=2")
     _add(group, models.unload, None, "nebula models unload tiny")
-    _add(group, models.scale, None, "nebula models scale tiny 3")
+    _add(group, models.scale, None, "nebula models scale tiny --min 1 --max 4")
+    _add(group, models.rollback, None, "nebula models rollback tiny")
+    return group
+
+
+def _nodes() -> typer.Typer:
+    group = typer.Typer(invoke_without_command=True, epilog=_example("nebula nodes"))
+    group.callback()(nodes.nodes)
+    _add(group, nodes.list_, None, "nebula nodes list --json")
+    _add(group, nodes.cordon, None, "nebula nodes cordon gpu-7")
+    _add(group, nodes.drain, None, "nebula nodes drain gpu-7 gpu-8 --timeout 600")
+    _add(group, nodes.uncordon, None, "nebula nodes uncordon gpu-7 gpu-8")
+    _add(group, nodes.forget, None, "nebula nodes forget gpu-7")
     return group
 
 

@@ -20,13 +20,14 @@ STYLES: Final[Mapping[str, str]] = {
     "degraded": "yellow",
     "starting": "yellow",
     "placed": "yellow",
-    "stale": "magenta",
+    "abnormal": "magenta",
     "unhealthy": "red",
     "failed": "red",
     "unplaced": "red",
     "draining": "cyan",
     "unloading": "cyan",
     "stopped": "dim",
+    "empty": "green",
 }
 """Style of a state; one that is not known here is printed plainly."""
 

@@ -17,6 +17,7 @@ from nebula_core.cli.output import columns, state_text, stderr, stdout
 from nebula_core.types import READY
 
 BAD = frozenset({"failed", "unplaced"})
+DONE = frozenset({READY, "empty"})
 
 
 class PlainProgress:
@@ -83,7 +84,7 @@ class LiveProgress:
         """Show a model's new state."""
         now, before = self._clock(), self._rows.get(model_uid)
         since = before.since if before else now
-        self._rows[model_uid] = Row(state, detail, since, now - since if state == READY else None)
+        self._rows[model_uid] = Row(state, detail, since, now - since if state in DONE else None)
         if not self._live.is_started and (before is None or (before.state, before.detail) != (state, detail)):
             self.console.print(Text.assemble(model_uid, ": ", state_text(state), f" ({detail})" if detail else ""))
 
@@ -123,7 +124,7 @@ def shown(aside: bool = False) -> Iterator[PlainProgress | LiveProgress]:
 
 
 def _mark(row: Row, frame: Text) -> Text:
-    if row.state == READY:
+    if row.state in DONE:
         return Text("✓", style="green")
     return Text("✗", style="red") if row.state in BAD else frame
 

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from nebula_core.cli.nodes_view import state as node_state
 from nebula_core.cli.output import columns, state_text
 
 Document = Mapping[str, Any]
@@ -24,10 +25,11 @@ def view(status: Document) -> Group:
 
 
 def model_table(models: Sequence[Document]) -> Group:
-    """Models, a line each, without their replicas."""
+    """Models, a line each and what there is to say of them, without their replicas."""
     if not models:
         return Group(Text("No models. `nebula models load MODEL --engine ENGINE` loads one.", style="dim"))
-    return Group(*_table(MODEL_TITLES, [_model_cells(model) for model in models]))
+    title, *lines = _table(MODEL_TITLES, [_model_cells(model) for model in models])
+    return Group(title, *(part for model, line in zip(models, lines, strict=True) for part in (line, *_model_notes(model))))
 
 
 def why(model: Document) -> Iterator[str]:
@@ -45,11 +47,30 @@ def _models(models: Sequence[Document]) -> Iterator[RenderableType]:
     yield title
     for model, line in zip(models, lines, strict=True):
         yield line
-        yield from _notes(model.get("reasons", ()), 2)
-        yield from _notes([f"{what}: {model[what]}" for what in ("routing", "scaling") if model.get(what)], 2)
+        yield from _model_notes(model)
         for replica in model["replicas"]:
             yield Padding(next(replicas), (0, 0, 0, 2), expand=False)
-            yield from _notes([replica["reason"]] if replica.get("reason") else [], 4)
+            yield from _notes(_replica_notes(replica), 4)
+
+
+def _model_notes(model: Document) -> Iterator[RenderableType]:
+    yield from _notes(model.get("reasons", ()), 2)
+    yield from _notes([f"{what}: {model[what]}" for what in ("routing", "scaling") if model.get(what)], 2)
+    inputs = model.get("scaling_inputs") or {}
+    yield from _notes([", ".join(f"{name} {_number(value)}" for name, value in inputs.items())] if inputs else [], 4)
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4g}"
+
+
+def _replica_notes(replica: Document) -> Iterator[str]:
+    if replica.get("reason"):
+        yield replica["reason"]
+    if replica.get("replaces"):
+        yield f"it replaces replica {replica['replaces']}, which serves until it is ready"
+    if replica.get("replaced_by"):
+        yield f"replica {replica['replaced_by']} replaces it once that is ready"
 
 
 def _model_cells(model: Document) -> list[str | Text]:
@@ -73,13 +94,9 @@ def _load(stats: Document) -> str:
 
 def _nodes(nodes: Sequence[Document]) -> Iterator[RenderableType]:
     if nodes:
-        rows = [[node["node_id"], _up(node), node["address"], ", ".join(node["engines"]), _gpus(node["gpus"])] for node in nodes]
+        rows = [[node["node_id"], node_state(node), node["address"], ", ".join(node["engines"]), _gpus(node["gpus"])] for node in nodes]
         yield Text()
         yield from _table(("NODE", "STATE", "ADDRESS", "ENGINES", "GPUS"), rows)
-
-
-def _up(node: Document) -> Text:
-    return Text("up", style="green") if node["up"] else Text("not heard of", style="red")
 
 
 def _gpus(gpus: Sequence[Document]) -> str:

@@ -58,7 +58,7 @@ def until_ready(client: AdminClient, model_uid: str, earlier: frozenset[Start], 
         verdict = judge(model, earlier, time.monotonic() - placed_at)
         if verdict.failure:
             progress.model(model_uid, "failed", "")
-            _give_up(model_uid, verdict.failure)
+            _give_up(model_uid, verdict.failure, was_there=bool(earlier))
         progress.model(model_uid, model["state"], "\n".join(why(model)))
         if verdict.done:
             return model
@@ -81,6 +81,7 @@ def _start(replica: Document) -> Start:
     return replica["replica_id"], replica["assignment_version"], replica["incarnation"]
 
 
-def _give_up(model_uid: str, failure: str) -> NoReturn:
-    way_out = f"Nebula goes on trying; `nebula models unload {model_uid}` ends that."
+def _give_up(model_uid: str, failure: str, *, was_there: bool) -> NoReturn:
+    rollback = f"`nebula models rollback {model_uid}` takes back the last change of its arguments, " if was_there else ""
+    way_out = f"Nebula goes on trying; {rollback}`nebula models unload {model_uid}` ends that."
     raise LaunchError(f'the model "{model_uid}" does not start: {failure}\n{way_out}')

@@ -43,7 +43,7 @@ async def test_loading_a_model_again_tells_whether_anything_changed(nebula):
         assert (await nebula.http.put("/admin/v1/models/m", json=table)).json()["change"] == change
 
 
-@pytest.mark.parametrize("key", [keys.STATS, f"{keys.STATS}foo", f"{keys.STATS}m/r/x", keys.MODEL_REQUESTS])
+@pytest.mark.parametrize("key", [keys.STATS, f"{keys.STATS}foo", f"{keys.STATS}m/r/x", keys.MODEL_REQUESTS, f"{keys.NODE_REQUESTS}a"])
 async def test_a_key_of_another_shape_does_not_end_the_status(nebula, key):
     await nebula.store.transact([Put(key, b'{"model_uid": "x", "engine": "fake"}')])
     await nebula.http.put("/admin/v1/models/m", json=TABLE)
@@ -74,6 +74,8 @@ async def test_applying_writes_all_models_or_none(nebula):
         ("PATCH", "models/nope", {"replicas": 1}, 404, "model_not_found", 'there is no model "nope" (models: m)'),
         ("PATCH", "models/m", {}, 400, "invalid_model_request", "the body names nothing to change: replicas"),
         ("PATCH", "models/m", {"replicas": -1}, 400, "invalid_body", "body.replicas: Input should be greater than or equal to 0"),
+        ("PATCH", "models/m", {"min_replicas": -1}, 400, "invalid_body", "body.min_replicas: Input should be greater than or equal to 0"),
+        ("PATCH", "models/m", {"min_replicas": 3, "max_replicas": 2}, 400, "invalid_model_request", "min_replicas (3) is above max_re"),
         ("PATCH", "models/m", {"replica": 1}, 400, "invalid_body", "body.replica: Extra inputs are not permitted"),
         ("PUT", "models/n", {"engine": "vllm"}, 400, "invalid_model_request", 'the engine "vllm" is not installed (installed: fake)'),
         ("PUT", "models/n", {}, 400, "invalid_model_request", 'the model "n" lacks the key "engine"'),
@@ -91,6 +93,12 @@ async def test_what_cannot_be_done_is_refused_in_the_envelope(nebula, method, pa
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["type"]) == (status, code, "invalid_request_error")
     assert message in error["message"]
+
+
+async def test_two_tables_for_one_model_are_refused_by_its_name(nebula):
+    answer = await nebula.http.post("/admin/v1/apply", json={"models": [{"model_uid": "m", **TABLE}, {"model_uid": "m", **TABLE}]})
+    assert (answer.status_code, await stored(nebula, "m")) == (400, None)
+    assert 'the model "m" is asked for twice' in answer.json()["error"]["message"]
 
 
 async def test_a_body_that_is_no_json_is_refused(nebula):

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from nebula_core.admin.documents import StoreView
-from nebula_core.admin.status import Seen, model, model_state, status
+from nebula_core.admin.seen import Seen
+from nebula_core.admin.status import model, model_state, scaling, status
 from nebula_core.interfaces import Strategy
 from nebula_core.types import (
     DRAIN,
@@ -94,8 +95,9 @@ def test_a_ready_model_is_shown_with_its_replicas():
         (seen(msgspec.structs.replace(ENDPOINT, state=UNHEALTHY, reason="exit 1")), "failed", "unhealthy", "exit 1"),
         (seen(msgspec.structs.replace(ENDPOINT, state="dreaming")), "failed", "dreaming", 'its node says "dreaming"'),
         (seen(msgspec.structs.replace(ENDPOINT, assignment_version="v0")), "starting", "placed", "has not begun to start it"),
-        (seen(nodes={}), "degraded", "stale", "the node a is not heard of; requests go to the replica while it answers"),
-        (seen(None, nodes={}), "starting", "placed", "the node a is not heard of"),
+        (seen(nodes={}), "degraded", "abnormal", "a has not been heard of for 30 s or more; requests still go to it while it answers"),
+        (seen(None, nodes={}, lease_s=9), "failed", "abnormal", "has not been heard of for 9 s or more, and it was not ready then"),
+        (seen(nodes={}, plans=plan(msgspec.structs.replace(ASSIGNMENT, wanted=DRAIN))), "unplaced", "draining", "ends when the node is"),
         (seen(plans=plan(msgspec.structs.replace(ASSIGNMENT, wanted=DRAIN))), "unplaced", "draining", "finishes its running requests"),
         (seen(requests={}, plans=plan(msgspec.structs.replace(ASSIGNMENT, wanted=DRAIN))), "unloading", "draining", "then it stops"),
     ],
@@ -113,18 +115,27 @@ def test_what_is_not_placed_is_explained_by_the_scheduler_or_by_its_absence():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "running", "state"),
+    ("wanted", "running", "routed", "state"),
     [
-        (0, [], "stopped"),
-        (2, ["ready", "ready"], "ready"),
-        (2, ["ready", "starting"], "degraded"),
-        (2, ["starting", "unhealthy"], "starting"),
-        (2, ["unhealthy"], "failed"),
-        (2, [], "unplaced"),
+        (0, [], 0, "stopped"),
+        (2, ["ready", "ready"], 2, "ready"),
+        (2, ["ready", "starting"], 1, "degraded"),
+        (2, ["abnormal", "starting"], 1, "degraded"),
+        (2, ["abnormal", "starting"], 0, "starting"),
+        (2, ["starting", "unhealthy"], 0, "starting"),
+        (2, ["unhealthy"], 0, "failed"),
+        (2, [], 0, "unplaced"),
     ],
 )
-def test_a_models_state_follows_its_replicas(wanted, running, state):
-    assert model_state(wanted, running) == state
+def test_a_models_state_follows_its_replicas(wanted, running, routed, state):
+    assert model_state(wanted, running, routed) == state
+
+
+def test_replicas_that_are_replaced_are_told_apart_from_those_that_replace_them():
+    new = msgspec.structs.replace(ASSIGNMENT, replica_id="1", node_id="b", assignment_version="v2", replaces="0")
+    old, successor = model(seen(plans=plan(ASSIGNMENT, new)), "m").replicas
+    assert (old.replaced_by, old.replaces, old.routed) == ("1", "", True)
+    assert (successor.replaced_by, successor.replaces, successor.routed) == ("", "0", False)
 
 
 def test_an_engine_may_make_other_than_replicas_of_a_request():
@@ -158,12 +169,25 @@ def test_only_what_the_documents_name_is_shown_of_gateways_and_nodes():
 
 
 def test_a_model_that_load_decides_on_says_how_many_and_why():
-    scaling = Scaling(at=50.0, replicas=3, policy="load", reason="the KV caches are 90 % full", inputs={"kv_cache_usage": 0.9})
-    changed = msgspec.structs.replace(scaling, changed_at=20.0, changed_from=2, changed_why="the KV caches were 85 % full")
+    bounded = msgspec.structs.replace(REQUEST, min_replicas=1, max_replicas=4)
+    full = Scaling(at=50.0, replicas=3, policy="load", reason="the KV caches are 90 % full", inputs={"kv_cache_usage": 0.9})
+    changed = msgspec.structs.replace(full, changed_at=20.0, changed_from=2, changed_why="the KV caches were 85 % full")
+    nobody = msgspec.structs.replace(full, policy="", reason="load changes nothing: no scaler is installed")
     for account, told in (
-        (scaling, "load asks for 3: the KV caches are 90 % full"),
-        (changed, "load asks for 3: the KV caches are 90 % full; 30 s ago it was 2: the KV caches were 85 % full"),
-        (msgspec.structs.replace(scaling, policy="", reason="no scaling policy is installed"), "no scaling policy is installed"),
+        (full, "3 of 1 to 4 replicas; load: the KV caches are 90 % full"),
+        (changed, "3 of 1 to 4 replicas; load: the KV caches are 90 % full; 2 → 3 30 s ago: the KV caches were 85 % full"),
+        (nobody, "3 of 1 to 4 replicas; load changes nothing: no scaler is installed"),
     ):
-        shown = model(seen(ENDPOINT, statuses={"m": ModelStatus(model_uid="m", scaling=account)}), "m")
+        shown = model(seen(ENDPOINT, requests={"m": bounded}, statuses={"m": ModelStatus(model_uid="m", scaling=account)}), "m")
         assert (shown.scaling, shown.scaling_inputs) == (told, {"kv_cache_usage": 0.9})
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(119, "119 s ago"), (120, "2 min ago"), (7200, "2 h ago"), (172_800, "2 days ago")])
+def test_how_long_ago_something_changed_is_told_as_exactly_as_it_matters(seconds, told):
+    account = Scaling(at=200_000.0, replicas=3, policy="load", changed_at=200_000.0 - seconds, changed_from=2, changed_why="so")
+    assert f"2 → 3 {told}: so" in scaling(account, msgspec.structs.replace(REQUEST, max_replicas=4))
+
+
+def test_bounds_that_load_cannot_follow_say_what_is_missing():
+    account = Scaling(replicas=1, reason="load changes nothing: min_replicas is set and max_replicas is not; set it, too")
+    assert scaling(account, msgspec.structs.replace(REQUEST, min_replicas=1)) == account.reason

@@ -95,3 +95,34 @@ def server() -> Iterator[Server]:
         yield running
         running.shutdown()
         thread.join()
+
+
+class Admin:
+    """Plays the admin API: answers by method and path, several answers one after the other, the last of them for ever."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.answers: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+        server.reply = self._reply
+
+    def on(self, method: str, path: str, *documents: Any, status: int = 200) -> None:
+        self.answers[method, f"/admin/v1/{path}"] = [(status, document) for document in documents]
+
+    def body(self, method: str) -> Any:
+        """The body of the only request by that method."""
+        ((_, _, _, body),) = [seen for seen in self.server.seen if seen[0] == method]
+        return body
+
+    def _reply(self, handler: Any) -> None:
+        answers = self.answers[handler.command, handler.path]
+        handler.send_json(*(answers.pop(0) if len(answers) > 1 else answers[0]))
+
+
+@pytest.fixture
+def admin(server: Any, tmp_path: Path) -> Admin:
+    """An admin API that the settings file names, with the token where the command line looks for it."""
+    (tmp_path / "settings.toml").write_text(f'data_dir = "{tmp_path}"\n[admin]\nport = {server.server_port}\n')
+    token = tmp_path / "admin.token"
+    token.touch(mode=0o600)
+    token.write_text("sesame\n")
+    return Admin(server)

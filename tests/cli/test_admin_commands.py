@@ -14,6 +14,8 @@ from nebula_core.cli.status_view import view
 from nebula_core.cli.waiting import GIVE_UP_S, Verdict, judge, starts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Admin = Any
+"""The fixture `admin`: it plays the admin API."""
 LAST_LINES = "the engine ended with code 1; its last lines:\nerror loading model\nexiting"
 
 
@@ -35,6 +37,10 @@ def model(*replicas: dict[str, Any], state: str = "ready", uid: str = "smollm2",
     return base | {"strategy": "prefix", "routing": "", "replicas": list(replicas)} | more
 
 
+def request(**changes: Any) -> dict[str, Any]:
+    return {"model_uid": "m", "replicas": 1, "min_replicas": None, "max_replicas": None, "engine_args": {}} | changes
+
+
 def status(*models: dict[str, Any], connected: bool = True) -> dict[str, Any]:
     node = {"node_id": "lab", "up": True, "address": "127.0.0.1", "engines": ["llamacpp"], "gpus": []}
     gateway = {"gateway_id": "lab:8080", "address": "127.0.0.1", "applied_revision": 7, "demand": {"smollm2": 2}}
@@ -45,37 +51,6 @@ def status(*models: dict[str, Any], connected: bool = True) -> dict[str, Any]:
         "scheduler": "lab",
         "store": {"kind": "embedded", "connected": connected},
     }
-
-
-class Admin:
-    """Plays the admin API: answers by method and path, several answers one after the other, the last of them for ever."""
-
-    def __init__(self, server: Any) -> None:
-        self.server = server
-        self.answers: dict[tuple[str, str], list[tuple[int, Any]]] = {}
-        server.reply = self._reply
-
-    def on(self, method: str, path: str, *documents: Any, status: int = 200) -> None:
-        self.answers[method, f"/admin/v1/{path}"] = [(status, document) for document in documents]
-
-    def body(self, method: str) -> Any:
-        """The body of the only request by that method."""
-        ((_, _, _, body),) = [seen for seen in self.server.seen if seen[0] == method]
-        return body
-
-    def _reply(self, handler: Any) -> None:
-        answers = self.answers[handler.command, handler.path]
-        handler.send_json(*(answers.pop(0) if len(answers) > 1 else answers[0]))
-
-
-@pytest.fixture
-def admin(server: Any, tmp_path: Path) -> Admin:
-    """An admin API that the settings file names, with the token where the command line looks for it."""
-    (tmp_path / "settings.toml").write_text(f'data_dir = "{tmp_path}"\n[admin]\nport = {server.server_port}\n')
-    token = tmp_path / "admin.token"
-    token.touch(mode=0o600)
-    token.write_text("sesame\n")
-    return Admin(server)
 
 
 def test_the_token_is_found_and_sent(nebula: Run, admin: Admin) -> None:
@@ -198,6 +173,14 @@ def test_a_model_that_does_not_start_is_told_with_its_engines_last_lines(nebula:
     assert "`nebula models unload m`" in result.stderr
 
 
+def test_a_change_that_does_not_start_names_the_way_back(nebula: Run, admin: Admin) -> None:
+    admin.on("GET", "models", {"models": [model(replica(), uid="m")]})
+    admin.on("PUT", "models/m", {"model_uid": "m", "change": "updated"})
+    admin.on("GET", "models/m", model(replica(), replica("unhealthy", LAST_LINES, replica_id="1", version="v2"), uid="m"))
+    result = nebula("models", "load", "m", "--engine", "e")
+    assert "`nebula models rollback m` takes back the last change of its arguments, `nebula models unload m` ends that." in result.stderr
+
+
 def test_loading_without_waiting_says_what_became_of_the_request(nebula: Run, admin: Admin) -> None:
     admin.on("GET", "models", {"models": []})
     admin.on("PUT", "models/m", {"model_uid": "m", "change": "updated"})
@@ -229,10 +212,87 @@ def test_a_model_is_unloaded_and_waited_for(nebula: Run, admin: Admin) -> None:
 
 
 def test_a_model_is_scaled(nebula: Run, admin: Admin) -> None:
-    admin.on("PATCH", "models/m", model(replica(), uid="m", wanted=3))
+    admin.on("PATCH", "models/m", model(replica(), uid="m", wanted=3, request=request(replicas=3)))
     document = json.loads(nebula("models", "scale", "m", "3", "--json").stdout)
     assert admin.body("PATCH") == {"replicas": 3}
     assert document["wanted"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "numbers", "told"),
+    [
+        (["1", "--max", "0"], {"replicas": 1, "max_replicas": 0}, {}, "1 replica"),
+        (["3", "--no-max"], {"replicas": 3, "max_replicas": None}, {"replicas": 3, "min_replicas": 2}, "3 replicas, at least 2"),
+        (
+            ["--no-min", "--max", "4"],
+            {"min_replicas": None, "max_replicas": 4},
+            {"replicas": 2, "max_replicas": 4},
+            "1 to 4 replicas as load asks for, beginning with 2",
+        ),
+    ],
+)
+def test_numbers_and_bounds_are_set_and_lifted_at_run_time(
+    nebula: Run, admin: Admin, options: list[str], body: dict[str, Any], numbers: dict[str, Any], told: str
+) -> None:
+    admin.on("PATCH", "models/m", model(uid="m", request=request(**numbers)))
+    assert nebula("models", "scale", "m", *options).stdout == f"m shall have {told}: `nebula status` shows how it gets on\n"
+    assert admin.body("PATCH") == body
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give a number of replicas, or --min, --max, --no-min or --no-max"),
+        (["--max", "2", "--no-max"], "--max and --no-max contradict each other"),
+        (["--min=-1"], "greater than or equal to 0"),
+    ],
+)
+def test_scaling_to_nothing_that_makes_sense_is_wrong_usage(nebula: Run, options: list[str], message: str) -> None:
+    result = nebula("models", "scale", "m", *options)
+    assert result.returncode == 2
+    assert message in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_a_model_is_loaded_with_bounds(nebula: Run, admin: Admin) -> None:
+    admin.on("GET", "models", {"models": []})
+    admin.on("PUT", "models/m", {"model_uid": "m", "change": "created"})
+    nebula("models", "load", "m", "--engine", "e", "--min", "0", "--max", "3", "--no-wait")
+    assert admin.body("PUT") == {"engine": "e", "min_replicas": 0, "max_replicas": 3}
+
+
+def test_a_model_is_rolled_back_and_waited_for(nebula: Run, admin: Admin) -> None:
+    now, earlier = request(engine_args={"threads": 2, "mode": "fast"}), request(engine_args={"threads": 1}, rolled_back_from="9f86")
+    back = model(replica(version="v2"), uid="m", request=earlier)
+    admin.on("GET", "models/m", model(replica("unhealthy", LAST_LINES), uid="m", request=now), back)
+    admin.on("POST", "models/m/rollback", back)
+    result = nebula("models", "rollback", "m")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == ["m goes back: threads 2 → 1, mode fast → not set", "m: ready", "m is back"]
+
+
+def test_a_rollback_that_does_not_start_says_why(nebula: Run, admin: Admin) -> None:
+    admin.on("GET", "models/m", model(uid="m", request=request()), model(replica("unhealthy", LAST_LINES), uid="m", state="failed"))
+    admin.on("POST", "models/m/rollback", model(uid="m", request=request()))
+    result = nebula("models", "rollback", "m", "--json")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f'the model "m" does not start: {LAST_LINES}' in result.stderr
+
+
+def test_why_there_are_so_many_replicas_is_said_under_the_model(nebula: Run, admin: Admin) -> None:
+    scaling = "3 of 1 to 4 replicas; load: full; 2 → 3 30 s ago: fuller"
+    scaled = model(replica(), scaling=scaling, scaling_inputs={"kv_cache_usage": 0.91234, "waiting": None})
+    admin.on("GET", "models", {"models": [scaled]})
+    admin.on("GET", "status", status(scaled))
+    expected = [f"  scaling: {scaling}", "    kv_cache_usage 0.9123, waiting not known"]
+    assert nebula("models", "list").stdout.splitlines()[2:] == expected
+    assert nebula("status").stdout.splitlines()[2:4] == expected
+
+
+def test_status_tells_replicas_that_are_replaced_from_those_that_replace_them() -> None:
+    old, new = replica(replaced_by="1"), replica("starting", "the engine is starting", replica_id="1", replaces="0")
+    lines = lines_of(status(model(old, new)))
+    assert lines[3] == "    replica 1 replaces it once that is ready"
+    assert lines[5:7] == ["    the engine is starting", "    it replaces replica 0, which serves until it is ready"]
 
 
 def test_apply_sends_the_files_models_as_they_are_written(nebula: Run, admin: Admin, tmp_path: Path) -> None:
