@@ -44,34 +44,43 @@ def roll_out(difference: Difference, observed: Observed, nodes: Nodes) -> Rollou
     """Find the old replica for each missing one."""
     if not (difference.missing or difference.outdated or difference.held):
         return Rollout()
-    heals, rest = _pair_evicted(difference, observed)
+    olds = _by_worth(difference, observed, nodes)
+    chosen, excess = olds[: len(difference.missing)], olds[len(difference.missing) :]
+    heals, others, rest = _pair(difference, chosen)
     unproven = _unproven(difference, rest, observed)
-    ranked = sorted(difference.outdated, key=lambda old: _rank(old, observed, nodes))
-    waiting, at_once = _by_turn(ranked[: len(rest)], observed, nodes, is_blocked=bool(unproven))
+    waiting, at_once = _by_turn(others, observed, nodes, is_blocked=bool(unproven))
     specs = iter(rest)
-    now = heals + [Move(next(specs), old) for old in at_once] + [Move(next(specs)) for _ in rest[len(ranked) :]]
+    now = heals + [Move(next(specs), old) for old in at_once] + [Move(next(specs)) for _ in rest[len(others) :]]
     return Rollout(
         now=now,
         next=Move(next(specs), waiting[0]) if waiting and not unproven else None,
         waiting=waiting,
-        excess=ranked[len(rest) :],
+        excess=excess,
         failing=next((new for new in unproven if _fails(new, observed) and (waiting or _changes(new, difference.held))), None),
     )
 
 
-def _pair_evicted(difference: Difference, observed: Observed) -> tuple[list[Move], list[ReplicaSpec]]:
-    """A move for each replica that only its place has to change of, those first that do not serve; and the specs that are left."""
-    evicted: defaultdict[str, list[Assignment]] = defaultdict(list)
-    olds = sorted(difference.evicted, key=observed.serves, reverse=True)
-    for old, key in zip(olds, keys(old.spec for old in olds), strict=True):
-        evicted[key].append(old)
+def _by_worth(difference: Difference, observed: Observed, nodes: Nodes) -> list[Assignment]:
+    """The old replicas, those last that are done without first: what serves is worth most, and of that what may stay where it is."""
+    evicted = sorted(difference.evicted, key=observed.serves, reverse=True)
+    outdated = sorted(difference.outdated, key=lambda old: nodes.must_leave(old, observed))
+    return sorted([*evicted, *outdated], key=observed.serves, reverse=True)
+
+
+def _pair(difference: Difference, chosen: Sequence[Assignment]) -> tuple[list[Move], list[Assignment], list[ReplicaSpec]]:
+    """A move for each replica that only its place has to change of, those first that do not serve; the other olds, and the specs left."""
+    ids = {old.replica_id for old in difference.evicted}
+    moving = [old for old in chosen if old.replica_id in ids]
+    by_key: defaultdict[str, list[Assignment]] = defaultdict(list)
+    for old, key in zip(moving, keys(old.spec for old in moving), strict=True):
+        by_key[key].append(old)
     moves, rest = [], []
     for spec, key in zip(difference.missing, keys(difference.missing), strict=True):
-        if evicted[key]:
-            moves.append(Move(spec, evicted[key].pop()))
+        if by_key[key]:
+            moves.append(Move(spec, by_key[key].pop()))
         else:
             rest.append(spec)
-    return moves, rest
+    return moves, [old for old in chosen if old.replica_id not in ids], rest
 
 
 def _unproven(difference: Difference, rest: Sequence[ReplicaSpec], observed: Observed) -> list[Assignment]:
@@ -81,22 +90,17 @@ def _unproven(difference: Difference, rest: Sequence[ReplicaSpec], observed: Obs
     return [each for each, key in zip(unready, keys(each.spec for each in unready), strict=True) if each.replaces or key in awaited]
 
 
-def _rank(old: Assignment, observed: Observed, nodes: Nodes) -> int:
-    """Which old replicas to do without first, if not all are replaced: the last ones."""
-    if not observed.serves(old):
-        return 2
-    return 1 if nodes.must_leave(old, observed) else 0
-
-
 def _by_turn(
     olds: Sequence[Assignment], observed: Observed, nodes: Nodes, *, is_blocked: bool
 ) -> tuple[list[Assignment], list[Assignment]]:
-    """The old replicas that wait for their turn, and those that do not. While a change is under way, one that is not well may yet be."""
+    """The old replicas that wait for their turn, and those that do not.
+
+    Of those that may stay, one that is not well is replaced at once; but while a change is under way, it may yet be well again.
+    """
     waiting: list[Assignment] = []
     at_once: list[Assignment] = []
     for old in olds:
-        rank = _rank(old, observed, nodes)
-        stays = rank == 0 or (rank == 2 and is_blocked and not nodes.must_leave(old, observed))
+        stays = not nodes.must_leave(old, observed) and (is_blocked or observed.serves(old))
         (waiting if stays else at_once).append(old)
     return waiting, at_once
 

@@ -41,7 +41,7 @@ def settle(wanted: Wanted, assignments: Sequence[Assignment], observed: Observed
     rollout = roll_out(difference, observed, nodes)
     placer = _Placer(wanted.needs, difference, {each.replica_id for each in assignments}, observed, room)
     placer.place(rollout.now)
-    if rollout.next is not None and not placer.added:
+    if rollout.next is not None and not placer.added and all(move.spec != rollout.next.spec for move in placer.unplaced):
         placer.place([rollout.next])
     ending = _ending(rollout, placer.unplaced, observed, nodes)
     is_changing = placer.added or ending or any(each.wanted != RUN and each.node_id in observed.nodes for each in assignments)
