@@ -44,13 +44,18 @@ def settle(wanted: Wanted, assignments: Sequence[Assignment], observed: Observed
     if rollout.next is not None and not placer.added and all(move.spec != rollout.next.spec for move in placer.unplaced):
         placer.place([rollout.next])
     ending = _ending(rollout, placer.unplaced, observed, nodes)
-    is_changing = placer.added or ending or any(each.wanted != RUN and each.node_id in observed.nodes for each in assignments)
-    if placer.unplaced and not is_changing and all(map(observed.ready, difference.keep)):
-        ending = _victims(placer.unplaced[0], wanted.needs, difference, rollout, observed, room)
+    unplaced = placer.unplaced
+    is_changing = placer.added or any(
+        (each.wanted != RUN or each.replica_id in ending) and each.node_id in observed.nodes for each in assignments
+    )
+    if unplaced and not is_changing and all(map(observed.ready, difference.keep)):
+        victims = _victims(unplaced[0], wanted.needs, difference, rollout, observed, room)
+        unplaced = [*unplaced, *_in_want(unplaced, rollout, victims)]
+        ending |= victims
     after = [msgspec.structs.replace(each, wanted=DRAIN, replaces="") if each.replica_id in ending else each for each in assignments]
     return Settled(
         assignments=tuple(_without_stale_links([*after, *placer.added])),
-        unplaced=tuple(placer.unplaced),
+        unplaced=tuple(unplaced),
         waiting=len(rollout.waiting),
         failing=rollout.failing,
     )
@@ -98,6 +103,12 @@ def _victims(move: Move, needs: Needs, difference: Difference, rollout: Rollout,
     leaving = [old for old in (*difference.evicted, *difference.outdated) if old.replica_id not in spared and observed.serves(old)]
     may_go = sorted(leaving, key=by_id, reverse=True)
     return {old.replica_id for old in room.victims(move.spec, needs, may_go)}
+
+
+def _in_want(unplaced: Sequence[Move], rollout: Rollout, victims: set[str]) -> list[Move]:
+    """What has no place either from now on, for the old replica that stood in for it makes room."""
+    ended = sum(old.replica_id in victims for old in rollout.waiting)
+    return [Move(unplaced[0].spec)] * (ended - (rollout.next in unplaced))
 
 
 def _assign(replica_id: str, spec: ReplicaSpec, spot: Spot, replaces: str) -> Assignment:
