@@ -48,10 +48,20 @@ def compare(wanted: Wanted, running: Sequence[Assignment], observed: Observed, n
 
 
 def _in_order(running: Sequence[Assignment], observed: Observed) -> list[Assignment]:
-    """Ready ones first; of the others last those whose replacement is ready, and before them those that replace one; else by replica id."""
+    """Those that are worth most first.
+
+    That is: ready ones; then those without a replacement that is ready; then those that served when they were last heard of; then those
+    that replace none; then by replica id.
+    """
     ready = {each.replica_id for each in running if observed.ready(each)}
     replaced = {each.replaces for each in running if each.replaces and each.replica_id in ready}
-    return sorted(running, key=lambda each: (each.replica_id not in ready, each.replica_id in replaced, each.replaces != "", by_id(each)))
+
+    def rank(each: Assignment) -> tuple[object, ...]:
+        if each.replica_id in ready:
+            return False, each.replica_id in replaced, each.replaces != "", by_id(each)
+        return True, each.replica_id in replaced, not observed.serves(each), each.replaces != "", by_id(each)
+
+    return sorted(running, key=rank)
 
 
 def _sort_out(

@@ -124,6 +124,8 @@ class SchedulerLoop:
         autoscaler = Autoscaler(self._scalers, self._scaler, _limits(self._scheduling), self._scheduling.scale_s, self._logger)
         while keeper.lease == lease:
             decisions = self._decide(memory, autoscaler)
+            for fault in decisions.faults:
+                self._logger.warning("%s", fault)
             if not await self._write(decisions, revision) and not await election.leads(self._store, revision):
                 return
             memory = decisions.memory

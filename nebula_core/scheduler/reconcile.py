@@ -19,6 +19,7 @@ from nebula_core.interfaces import Placement
 from nebula_core.scheduler.healing import Nodes, survey
 from nebula_core.scheduler.learning import learned, peak
 from nebula_core.scheduler.reasons import reasons
+from nebula_core.scheduler.repair import repair
 from nebula_core.scheduler.room import Room
 from nebula_core.scheduler.settle import Settled, settle
 from nebula_core.scheduler.world import Decisions, Goal, Memory, Observed, Refusal, Replica, Wanted, draining
@@ -53,7 +54,8 @@ def reconcile(
     `scalings` are the accounts of the models whose number in `desired` follows their load.
     """
     nodes = survey(observed, memory, now, rules.lost_after_s)
-    kept = _kept(desired, observed, nodes, memory, now)
+    repaired = repair(observed)
+    kept = _kept(desired, repaired.assignments, observed, nodes, memory, now)
     room = Room(observed.nodes, chain.from_iterable(kept.values()), rules.placement, nodes.closed)
     goals = {uid: _with_needs(desired.get(uid, Wanted()), observed.statuses.get(uid), rules) for uid in kept}
     settled = {uid: _settle(goals[uid], kept[uid], observed, nodes, room) for uid in kept}
@@ -65,16 +67,23 @@ def reconcile(
         plans={uid: plan for uid, plan in plans.items() if plan != observed.plans.get(uid)},
         statuses={uid: status for uid, status in statuses.items() if status != observed.statuses.get(uid)},
         memory=_remember({uid: plan for uid, plan in plans.items() if plan}, observed, nodes, memory, now),
+        faults=repaired.faults,
     )
 
 
-def _kept(desired: Mapping[str, Goal], observed: Observed, nodes: Nodes, memory: Memory, now: float) -> dict[str, list[Assignment]]:
+def _kept(
+    desired: Mapping[str, Goal],
+    assignments: Mapping[str, Sequence[Assignment]],
+    observed: Observed,
+    nodes: Nodes,
+    memory: Memory,
+    now: float,
+) -> dict[str, list[Assignment]]:
     """Each model's assignments without those that have ended, by model in order; a refused request's are left alone."""
-    strays = _strays(observed, nodes)
+    strays = _strays(assignments, observed, nodes)
     kept = {}
-    for uid in sorted({*desired, *observed.plans, *observed.statuses, *strays}):
-        plan = observed.plans.get(uid)
-        planned = list(plan.assignments) if plan else []
+    for uid in sorted({*desired, *assignments, *observed.statuses, *strays}):
+        planned = list(assignments.get(uid, ()))
         if not isinstance(desired.get(uid), Refusal):
             planned = [each for each in planned if not _ended(uid, each, observed, nodes, memory, now)] + strays[uid]
         kept[uid] = planned
@@ -88,9 +97,9 @@ def _ended(uid: str, assignment: Assignment, observed: Observed, nodes: Nodes, m
     return assignment.node_id in nodes.abandoned or (replica not in observed.endpoints and now >= memory.leave_at.get(replica, inf))
 
 
-def _strays(observed: Observed, nodes: Nodes) -> defaultdict[str, list[Assignment]]:
+def _strays(assignments: Mapping[str, Sequence[Assignment]], observed: Observed, nodes: Nodes) -> defaultdict[str, list[Assignment]]:
     """A draining assignment for each endpoint that no plan has one for, by model. On a node that was given up nobody would end it."""
-    planned = {(uid, each.replica_id) for uid, plan in observed.plans.items() for each in plan.assignments}
+    planned = {(uid, each.replica_id) for uid, listed in assignments.items() for each in listed}
     found: defaultdict[str, list[Assignment]] = defaultdict(list)
     for uid, replica_id in sorted(observed.endpoints.keys() - planned):
         endpoint = observed.endpoints[uid, replica_id]

@@ -55,7 +55,7 @@ def settle(wanted: Wanted, assignments: Sequence[Assignment], observed: Observed
     after = [msgspec.structs.replace(each, wanted=DRAIN, replaces="") if each.replica_id in ending else each for each in assignments]
     return Settled(
         assignments=tuple(_without_stale_links([*after, *placer.added])),
-        unplaced=tuple(unplaced),
+        unplaced=tuple(Move(move.spec) if move.old is not None and move.old.replica_id in ending else move for move in unplaced),
         waiting=len(rollout.waiting),
         failing=rollout.failing,
     )

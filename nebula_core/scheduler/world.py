@@ -83,6 +83,8 @@ class Decisions:
     plans: Mapping[str, PlacementPlan | None]
     statuses: Mapping[str, ModelStatus | None]
     memory: Memory
+    faults: tuple[str, ...] = ()
+    """What was wrong with plans that somebody else has written to, and was left out of them."""
 
 
 def draining(plans: Mapping[str, PlacementPlan]) -> Iterator[Replica]:
