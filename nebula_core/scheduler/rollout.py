@@ -55,7 +55,7 @@ def roll_out(difference: Difference, observed: Observed, nodes: Nodes) -> Rollou
         now=now,
         next=Move(next(specs), waiting[0]) if waiting and not unproven else None,
         waiting=waiting,
-        excess=excess,
+        excess=_without_spared(excess, difference, observed),
         failing=next((new for new in unproven if _fails(new, observed) and (waiting or _changes(new, difference.held))), None),
     )
 
@@ -65,6 +65,18 @@ def _by_worth(difference: Difference, observed: Observed, nodes: Nodes) -> list[
     evicted = sorted(difference.evicted, key=observed.serves, reverse=True)
     outdated = sorted(difference.outdated, key=lambda old: nodes.must_leave(old, observed))
     return sorted([*evicted, *outdated], key=observed.serves, reverse=True)
+
+
+def _without_spared(excess: Sequence[Assignment], difference: Difference, observed: Observed) -> list[Assignment]:
+    """Those that end, but for as many that serve as there are new replicas that are not ready and whose old one stays after all.
+
+    Such a one takes the part of another old replica, which serves on until it is ready.
+    """
+    if not excess:
+        return []
+    kept = {each.replica_id for each in difference.keep}
+    released = sum(each.replaces in kept and not observed.ready(each) for each in difference.keep)
+    return [old for place, old in enumerate(excess) if place >= released or not observed.serves(old)]
 
 
 def _pair(difference: Difference, chosen: Sequence[Assignment]) -> tuple[list[Move], list[Assignment], list[ReplicaSpec]]:

@@ -54,7 +54,7 @@ def settle(wanted: Wanted, assignments: Sequence[Assignment], observed: Observed
         ending |= victims
     after = [msgspec.structs.replace(each, wanted=DRAIN, replaces="") if each.replica_id in ending else each for each in assignments]
     return Settled(
-        assignments=tuple(_without_stale_links([*after, *placer.added])),
+        assignments=tuple(_without_stale_links([*after, *placer.added], observed)),
         unplaced=tuple(Move(move.spec) if move.old is not None and move.old.replica_id in ending else move for move in unplaced),
         waiting=len(rollout.waiting),
         failing=rollout.failing,
@@ -126,7 +126,11 @@ def _free_ids(used: set[str]) -> Iterator[str]:
     return (name for name in map(str, count()) if name not in used)
 
 
-def _without_stale_links(assignments: Sequence[Assignment]) -> list[Assignment]:
-    """`replaces` forgotten where the old replica serves no more; soon its id may be given to another one."""
+def _without_stale_links(assignments: Sequence[Assignment], observed: Observed) -> list[Assignment]:
+    """`replaces` forgotten where the new replica is ready, or the old one serves no more; its id may soon be given to another one."""
     ids = {each.replica_id for each in assignments if each.wanted == RUN}
-    return [msgspec.structs.replace(each, replaces="") if each.replaces and each.replaces not in ids else each for each in assignments]
+
+    def is_stale(each: Assignment) -> bool:
+        return each.replaces != "" and (each.replaces not in ids or observed.ready(each))
+
+    return [msgspec.structs.replace(each, replaces="") if is_stale(each) else each for each in assignments]

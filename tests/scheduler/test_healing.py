@@ -309,6 +309,22 @@ def test_an_uncordoned_node_drops_the_replacements_that_are_not_ready():
     assert (fleet.on(), fleet.on(wanted=DRAIN)) == ({"0": "a"}, {"1": "b"})
 
 
+def test_a_replacement_whose_old_one_stays_after_all_takes_the_part_of_another_once_it_is_ready():
+    fleet = running({"m": (spec(),)}, node("a"), node("b"))
+    changed = {"m": (spec(context=8),) * 2}
+    fleet.run(changed, steps=1)  # one comes in addition; the old one waits
+    assert fleet.on() == {"0": "a", "1": "b"}
+    fleet.ask("b", drained=True)
+    fleet.decide(changed)
+    fleet.obey(STARTING)
+    fleet.node_requests.clear()
+    fleet.decide(changed)
+    assert set(fleet.on()) == {"0", "1", "2"}
+    fleet.obey()
+    fleet.decide(changed)
+    assert set(fleet.on()) == {"1", "2"}
+
+
 def test_what_drains_on_a_node_that_is_gone_and_given_up_leaves_the_plan():
     fleet = running({"m": (spec(),)}, node("a"))
     lose(fleet, "a")
