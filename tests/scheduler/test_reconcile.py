@@ -276,6 +276,7 @@ histories = st.lists(st.tuples(goals, events), min_size=1, max_size=4)
 
 
 @given(nodes=fleets, history=histories)
+@settings(deadline=None)
 def test_no_gpu_is_given_twice_whatever_happens(nodes, history):
     fleet, lost = Fleet(*nodes), {}
     for desired, happened in history:
@@ -284,7 +285,7 @@ def test_no_gpu_is_given_twice_whatever_happens(nodes, history):
 
 
 @given(nodes=fleets, history=histories)
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_once_the_world_stands_still_every_model_has_what_fits_and_says_what_does_not(nodes, history):
     fleet, lost = Fleet(*nodes), {}
     for desired, happened in history:
@@ -305,6 +306,7 @@ def test_once_the_world_stands_still_every_model_has_what_fits_and_says_what_doe
 
 
 @given(nodes=fleets, history=histories)
+@settings(deadline=None)
 def test_a_second_pass_over_the_same_world_decides_nothing(nodes, history):
     fleet, lost = Fleet(*nodes), {}
     for desired, happened in history:
@@ -315,6 +317,7 @@ def test_a_second_pass_over_the_same_world_decides_nothing(nodes, history):
 
 
 @given(nodes=fleets, history=histories)
+@settings(deadline=None)
 def test_the_order_in_which_things_are_listed_does_not_matter(nodes, history):
     fleet, lost = Fleet(*nodes), {}
     for desired, happened in history:
@@ -327,6 +330,7 @@ def test_the_order_in_which_things_are_listed_does_not_matter(nodes, history):
 
 
 @given(nodes=fleets, goal=goals)
+@settings(deadline=None)
 def test_scaling_one_model_leaves_the_other_plans_alone(nodes, goal):
     fleet = Fleet(*nodes)
     fleet.run(goal, steps=10)
