@@ -38,6 +38,7 @@ class World(Fleet):
         super().__init__(*nodes, rules=Rules(lost_after_s=LOST_AFTER_S))
         self.away: dict[str, NodeStatus] = {}
         self.wanted: dict[str, Specs] = {}
+        self.asked_for_fewer: set[str] = set()
 
     def names(self) -> list[str]:
         return sorted({*self.nodes, *self.away})
@@ -119,6 +120,7 @@ fleets = st.lists(st.integers(0, 3), min_size=2, max_size=7).map(lambda gpus: [n
 
 def play(world: World, history, check=lambda *_: None) -> None:
     for wanted, happened in history:
+        world.asked_for_fewer = {uid for uid, before in world.wanted.items() if len(wanted.get(uid, ())) < len(before)}
         world.wanted = wanted
         for event, number in [("", 0), *happened]:
             world.happen(event, number)
@@ -164,9 +166,9 @@ def test_nothing_new_goes_where_it_may_not(nodes, history):
 
 
 def check_service(world: World, before: list[Assignment]) -> None:
-    """What served and ends now has been replaced by what is ready, was asked away, or makes room for what fits nowhere."""
+    """What served and ends now has been replaced by what is ready, or makes room for what fits nowhere; or fewer were asked for."""
     seen, after = world.observed(), {replica(a): a.wanted for a in world.assignments()}
-    for uid in {a.spec.model_uid for a in before}:
+    for uid in {a.spec.model_uid for a in before} - world.asked_for_fewer:
         running = [a for a in before if a.wanted == RUN and a.spec.model_uid == uid]
         serving = [a for a in running if seen.serves(a)]
         ended = [a for a in serving if after.get(replica(a)) != RUN]
