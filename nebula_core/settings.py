@@ -127,6 +127,8 @@ class SchedulerSettings(Table):
 
     reconcile_s: float = Field(30.0, gt=0)
     """Longest time between two passes; every relevant change causes one at once."""
+    lost_after_s: float = Field(12.0, ge=0)
+    """How long a node may be gone, once its lease has ended, before its replicas are replaced; a third of `[store] lease_s` at least."""
     placement: str = ""
     """Policy that chooses a replica's place; empty: binpack, or the one that is installed."""
     gpu_memory_margin: float = Field(0.1, ge=0, le=10)

@@ -113,7 +113,10 @@ class NodeDaemon:
             tasks.create_task(self._follow_plans())
 
     async def stop_engines(self) -> None:
-        """End every engine of this node and take its endpoints back; what it is only attached to stays. Call it after `run` has ended."""
+        """End every engine of this node and take its endpoints and its heartbeat back; what it is only attached to stays.
+
+        Call it after `run` has ended.
+        """
         async with asyncio.TaskGroup() as stops:
             for handle in await self._runtime.running():
                 stops.create_task(self._stop_handle(handle))

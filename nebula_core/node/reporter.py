@@ -53,17 +53,19 @@ class Reporter:
         self._status = {keys.node(status.node_id): status}
 
     async def run(self) -> None:
-        """Report until cancelled. The node's heartbeat is gone at once then, its endpoints stay."""
+        """Report until cancelled. The node's heartbeat stands for the rest of its lease then, so that a restart moves no replica."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hold_lease())
             tasks.create_task(self._report())
 
     async def report_last(self, values: Values) -> None:
-        """Report once more, after `run` has ended."""
+        """Report once more, after `run` has ended, and end the heartbeat: this node has nothing to come back to."""
         await self._publisher.publish(values, {}, "")
+        if self._keeper is not None:
+            await self._keeper.revoke()
 
     async def _hold_lease(self) -> None:
-        async with LeaseKeeper(self._store, self._lease_s, self._logger) as keeper:
+        async with LeaseKeeper(self._store, self._lease_s, self._logger, revokes=False) as keeper:
             self._keeper = keeper
             lease = keeper.lease
             while True:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NoReturn
@@ -18,6 +18,7 @@ from nebula_core.scheduler import election
 from nebula_core.scheduler.autoscale import Limits
 from nebula_core.scheduler.autoscaler import Autoscaler
 from nebula_core.scheduler.careful import Careful
+from nebula_core.scheduler.causes import is_cause
 from nebula_core.scheduler.demand import Load
 from nebula_core.scheduler.goals import Goals
 from nebula_core.scheduler.outage import Outage
@@ -25,7 +26,7 @@ from nebula_core.scheduler.reconcile import Rules, reconcile
 from nebula_core.scheduler.world import Decisions, Memory, Observed
 from nebula_core.settings import SchedulerSettings, Settings
 from nebula_core.store import codec, keys
-from nebula_core.store.lease import LeaseKeeper
+from nebula_core.store.lease import RENEWALS, LeaseKeeper
 from nebula_core.store.mirror import Changes, Mirror
 from nebula_core.types import (
     DRAIN,
@@ -34,6 +35,7 @@ from nebula_core.types import (
     GatewayStatus,
     ModelRequest,
     ModelStatus,
+    NodeRequest,
     NodeStatus,
     PlacementPlan,
     Value,
@@ -41,8 +43,6 @@ from nebula_core.types import (
 
 PREFIXES = (keys.MODEL_REQUESTS, keys.NODE_REQUESTS, keys.PLACEMENTS, keys.STATUS, keys.NODES, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
 """What a scheduler's mirror must follow."""
-_NO_CAUSE = (keys.STATUS, keys.STATS, keys.GATEWAYS)
-"""What causes no pass: our own words, and what is looked at every few seconds anyway."""
 DEBOUNCE_S = 0.02
 """A burst of changes becomes one pass."""
 RETRY_S = 1.0
@@ -72,11 +72,15 @@ class SchedulerLoop:
         self._lease_s = settings.store.lease_s
         self._reconcile_s = settings.scheduler.reconcile_s
         self._rules = Rules(
-            placement=Careful(placement, logger) if placement else None, gpu_memory_margin=settings.scheduler.gpu_memory_margin
+            placement=Careful(placement, logger) if placement else None,
+            gpu_memory_margin=settings.scheduler.gpu_memory_margin,
+            lost_after_s=max(settings.scheduler.lost_after_s, self._lease_s / RENEWALS),
         )
         self._goals = Goals(mirror, engines, logger)
         self._scalers, self._scaler, self._scheduling = scalers, scaler, settings.scheduler
         self._changes = mirror.subscribe()
+        self._decided_by: Mapping[str, NodeStatus] = {}
+        """The nodes as the last pass saw them, by key."""
         self._outage = Outage(logger)
         self._election = election.Election(store, logger, clock, self._outage)
         self._leading = (
@@ -116,10 +120,12 @@ class SchedulerLoop:
 
     async def _lead(self, keeper: LeaseKeeper, lease: str, revision: int) -> None:
         """Decide again and again; returns when another one leads."""
-        memory = Memory()
+        memory = Memory(lose_from=self._clock() + self._lease_s)
         autoscaler = Autoscaler(self._scalers, self._scaler, _limits(self._scheduling), self._scheduling.scale_s, self._logger)
         while keeper.lease == lease:
             decisions = self._decide(memory, autoscaler)
+            for fault in decisions.faults:
+                self._logger.warning("%s", fault)
             if not await self._write(decisions, revision) and not await election.leads(self._store, revision):
                 return
             memory = decisions.memory
@@ -142,10 +148,11 @@ class SchedulerLoop:
     def _is_cause(self, changed: set[str], autoscaler: Autoscaler) -> bool:
         if any(key.startswith(keys.GATEWAYS) for key in changed) and autoscaler.is_called(Load(gateways=_gateways(self._mirror))):
             return True
-        return any(not key.startswith(_NO_CAUSE) for key in changed)
+        return is_cause(changed, self._decided_by, self._mirror.values(keys.NODES, NodeStatus))
 
     def _decide(self, memory: Memory, autoscaler: Autoscaler) -> Decisions:
-        observed, now = _observe(self._mirror), self._clock()
+        self._decided_by = self._mirror.values(keys.NODES, NodeStatus)
+        observed, now = _observe(self._mirror, self._decided_by.values()), self._clock()
         requests = keys.by_model(self._mirror.values(keys.MODEL_REQUESTS, ModelRequest))
         load = _load(self._mirror) if self._mirror.connected else None
         scalings = autoscaler.look(requests, observed, load, now)
@@ -194,11 +201,12 @@ class SchedulerLoop:
             self._logger.warning("%s: %s", uid, reason)
 
 
-def _observe(mirror: Mirror) -> Observed:
+def _observe(mirror: Mirror, nodes: Iterable[NodeStatus]) -> Observed:
     return Observed(
         plans=keys.by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
         statuses=keys.by_model(mirror.values(keys.STATUS, ModelStatus)),
-        nodes={node.node_id: node for node in mirror.values(keys.NODES, NodeStatus).values()},
+        nodes={node.node_id: node for node in nodes},
+        node_requests={request.node_id: request for request in mirror.values(keys.NODE_REQUESTS, NodeRequest).values()},
         endpoints=keys.by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo)),
     )
 

@@ -16,6 +16,8 @@ from nebula_core.types import Assignment, GpuStatus, NodeStatus, ReplicaSpec
 class Obstacle(IntEnum):
     """What keeps a replica from a node, in the order that it is looked for."""
 
+    CLOSED = 0
+    """An operator wants nothing new there."""
     ENGINE = 1
     LABELS = 2
     MAX_PER_NODE = 3
@@ -26,8 +28,10 @@ class Obstacle(IntEnum):
 class NodeRoom:
     """A node with the GPUs and replicas that plans have given away. A GPU is taken while any assignment holds it, also a draining one."""
 
-    def __init__(self, status: NodeStatus, replicas: Counter[str], taken: Set[int]) -> None:
+    def __init__(self, status: NodeStatus, replicas: Counter[str], taken: Set[int], closed: str = "") -> None:
         self.status = status
+        self.closed = closed
+        """In a word why it takes nothing new; empty: it does."""
         self.replicas = replicas
         """Replicas by model_uid."""
         self.total = replicas.total()
@@ -38,12 +42,14 @@ class NodeRoom:
         )
 
     @classmethod
-    def of(cls, status: NodeStatus, assignments: Collection[Assignment]) -> Self:
+    def of(cls, status: NodeStatus, assignments: Collection[Assignment], closed: str = "") -> Self:
         """A node with all the assignments that plans have for it."""
-        return cls(status, _by_model(assignments), _gpus_of(assignments))
+        return cls(status, _by_model(assignments), _gpus_of(assignments), closed)
 
     def obstacle(self, spec: ReplicaSpec, needs: Needs) -> Obstacle | None:
         """The first thing that keeps the replica from this node; `None`: it fits."""
+        if self.closed:
+            return Obstacle.CLOSED
         if spec.engine not in self.status.engines:
             return Obstacle.ENGINE
         if not bears(self.status.labels, needs.node_labels):
@@ -68,6 +74,10 @@ class NodeRoom:
     def faulty(self) -> int:
         """How many GPUs are given to nobody."""
         return len(self.status.gpus) - len(self._sound)
+
+    def gives_room(self, assignment: Assignment) -> bool:
+        """Whether the end of a replica here would free a GPU that can be given to another."""
+        return any(index in self._sound for index in assignment.gpu_indexes)
 
     def kind(self) -> tuple[object, ...]:
         """The same for nodes that are alike in all but their name, as far as placement goes."""
@@ -96,7 +106,7 @@ class NodeRoom:
         """This node once these have ended; what their engines use of their GPUs is free then."""
         emptied = _gpus_of(gone)
         gpus = tuple(replace(gpu, memory_used_bytes=None) if gpu.index in emptied else gpu for gpu in self.status.gpus)
-        return NodeRoom(replace(self.status, gpus=gpus), self.replicas - _by_model(gone), self._taken - emptied)
+        return NodeRoom(replace(self.status, gpus=gpus), self.replicas - _by_model(gone), self._taken - emptied, self.closed)
 
 
 def is_sound(gpu: GpuStatus) -> bool:

@@ -1,22 +1,25 @@
 """From model requests to placement plans: a pure decision, the same for the same values in whatever order they come.
 
 Assignments leave a plan only by draining, and only when their node has deleted the endpoint. Those on a node that is gone wait for
-it. An endpoint that no assignment stands for gets a draining one, so that its node is told to stop it.
+it, unless it was given up. An endpoint that no assignment stands for gets a draining one, so that its node is told to stop it.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
+from itertools import chain
 from math import inf
 from types import MappingProxyType
 
 import msgspec
 
 from nebula_core.interfaces import Placement
+from nebula_core.scheduler.healing import Nodes, survey
 from nebula_core.scheduler.learning import learned, peak
+from nebula_core.scheduler.reasons import reasons
+from nebula_core.scheduler.repair import repair
 from nebula_core.scheduler.room import Room
 from nebula_core.scheduler.settle import Settled, settle
 from nebula_core.scheduler.world import Decisions, Goal, Memory, Observed, Refusal, Replica, Wanted, draining
@@ -32,6 +35,8 @@ class Rules:
 
     placement: Placement | None = None
     """Chooses among the places that fit; `None`: the first one."""
+    lost_after_s: float = 12.0
+    """How long a node must be missing before its replicas are replaced."""
     gpu_memory_margin: float = 0.1
     """Share that is added to the GPU memory which a model's last run took."""
 
@@ -48,45 +53,58 @@ def reconcile(
 
     `scalings` are the accounts of the models whose number in `desired` follows their load.
     """
-    kept = _kept(desired, observed, memory, now)
-    room = Room(observed.nodes, chain.from_iterable(kept.values()), rules.placement)
+    nodes = survey(observed, memory, now, rules.lost_after_s)
+    repaired = repair(observed)
+    kept = _kept(desired, repaired.assignments, observed, nodes, memory, now)
+    room = Room(observed.nodes, chain.from_iterable(kept.values()), rules.placement, nodes.closed)
     goals = {uid: _with_needs(desired.get(uid, Wanted()), observed.statuses.get(uid), rules) for uid in kept}
-    settled = {uid: _settle(goals[uid], kept[uid], observed, room) for uid in kept}
+    settled = {uid: _settle(goals[uid], kept[uid], observed, nodes, room) for uid in kept}
     plans = {uid: _plan(uid, settled[uid].assignments, observed.plans.get(uid), uid in desired) for uid in kept}
-    told = {uid: _status(uid, goals[uid], settled[uid], observed, room) for uid in kept if uid in desired or plans[uid]}
+    told = {uid: _status(uid, goals[uid], settled[uid], observed, nodes, room) for uid in kept if uid in desired or plans[uid]}
     told |= {uid: msgspec.structs.replace(told[uid], scaling=scalings[uid]) for uid in told.keys() & scalings.keys()}
     statuses: dict[str, ModelStatus | None] = {**dict.fromkeys(kept), **told}
     return Decisions(
         plans={uid: plan for uid, plan in plans.items() if plan != observed.plans.get(uid)},
         statuses={uid: status for uid, status in statuses.items() if status != observed.statuses.get(uid)},
-        memory=_remember({uid: plan for uid, plan in plans.items() if plan}, observed, memory, now),
+        memory=_remember({uid: plan for uid, plan in plans.items() if plan}, observed, nodes, memory, now),
+        faults=repaired.faults,
     )
 
 
-def _kept(desired: Mapping[str, Goal], observed: Observed, memory: Memory, now: float) -> dict[str, list[Assignment]]:
+def _kept(
+    desired: Mapping[str, Goal],
+    assignments: Mapping[str, Sequence[Assignment]],
+    observed: Observed,
+    nodes: Nodes,
+    memory: Memory,
+    now: float,
+) -> dict[str, list[Assignment]]:
     """Each model's assignments without those that have ended, by model in order; a refused request's are left alone."""
-    strays = _strays(observed)
+    strays = _strays(assignments, observed, nodes)
     kept = {}
-    for uid in sorted({*desired, *observed.plans, *observed.statuses, *strays}):
-        plan = observed.plans.get(uid)
-        planned = list(plan.assignments) if plan else []
+    for uid in sorted({*desired, *assignments, *observed.statuses, *strays}):
+        planned = list(assignments.get(uid, ()))
         if not isinstance(desired.get(uid), Refusal):
-            planned = [each for each in planned if not _ended(uid, each, observed, memory, now)] + strays[uid]
+            planned = [each for each in planned if not _ended(uid, each, observed, nodes, memory, now)] + strays[uid]
         kept[uid] = planned
     return kept
 
 
-def _ended(uid: str, assignment: Assignment, observed: Observed, memory: Memory, now: float) -> bool:
+def _ended(uid: str, assignment: Assignment, observed: Observed, nodes: Nodes, memory: Memory, now: float) -> bool:
+    if assignment.wanted == RUN:
+        return False
     replica = (uid, assignment.replica_id)
-    return assignment.wanted != RUN and replica not in observed.endpoints and now >= memory.leave_at.get(replica, inf)
+    return assignment.node_id in nodes.abandoned or (replica not in observed.endpoints and now >= memory.leave_at.get(replica, inf))
 
 
-def _strays(observed: Observed) -> defaultdict[str, list[Assignment]]:
-    """A draining assignment for each endpoint that no plan has one for, by model."""
-    planned = {(uid, each.replica_id) for uid, plan in observed.plans.items() for each in plan.assignments}
+def _strays(assignments: Mapping[str, Sequence[Assignment]], observed: Observed, nodes: Nodes) -> defaultdict[str, list[Assignment]]:
+    """A draining assignment for each endpoint that no plan has one for, by model. On a node that was given up nobody would end it."""
+    planned = {(uid, each.replica_id) for uid, listed in assignments.items() for each in listed}
     found: defaultdict[str, list[Assignment]] = defaultdict(list)
     for uid, replica_id in sorted(observed.endpoints.keys() - planned):
-        found[uid].append(_stray(observed.endpoints[uid, replica_id]))
+        endpoint = observed.endpoints[uid, replica_id]
+        if endpoint.node_id not in nodes.abandoned:
+            found[uid].append(_stray(endpoint))
     return found
 
 
@@ -106,8 +124,8 @@ def _with_needs(goal: Goal, status: ModelStatus | None, rules: Rules) -> Goal:
     return replace(goal, needs=learned(goal, status.gpu_memory_peak, rules.gpu_memory_margin))
 
 
-def _settle(goal: Goal, assignments: Sequence[Assignment], observed: Observed, room: Room) -> Settled:
-    return Settled(tuple(assignments)) if isinstance(goal, Refusal) else settle(goal, assignments, observed, room)
+def _settle(goal: Goal, assignments: Sequence[Assignment], observed: Observed, nodes: Nodes, room: Room) -> Settled:
+    return Settled(tuple(assignments)) if isinstance(goal, Refusal) else settle(goal, assignments, observed, nodes, room)
 
 
 def _plan(uid: str, assignments: tuple[Assignment, ...], old: PlacementPlan | None, requested: bool) -> PlacementPlan | None:
@@ -119,7 +137,7 @@ def _plan(uid: str, assignments: tuple[Assignment, ...], old: PlacementPlan | No
     return PlacementPlan(model_uid=uid, plan_version=old.plan_version + 1 if old else 1, assignments=assignments)
 
 
-def _status(uid: str, goal: Goal, settled: Settled, observed: Observed, room: Room) -> ModelStatus:
+def _status(uid: str, goal: Goal, settled: Settled, observed: Observed, nodes: Nodes, room: Room) -> ModelStatus:
     """What to say about a model, once all models have taken their room."""
     old = observed.statuses.get(uid)
     known = old.gpu_memory_peak if old else None
@@ -129,28 +147,20 @@ def _status(uid: str, goal: Goal, settled: Settled, observed: Observed, room: Ro
         return ModelStatus(
             model_uid=uid, wanted=goal.wanted, placed=placed, reasons=(goal.reason,), gpu_memory_peak=known, scaling=kept
         )  # fmt: skip
-    number = len(goal.specs)
     return ModelStatus(
         model_uid=uid,
-        wanted=number,
-        placed=number - len(settled.unplaced),
-        reasons=tuple(f"{count} of {number} replicas cannot be placed: {why}" for why, count in _shortages(goal, settled, room).items()),
+        wanted=len(goal.specs),
+        placed=len(goal.specs) - len(settled.unplaced) - (settled.waiting if settled.failing else 0),
+        reasons=tuple(reasons(goal, settled, observed, nodes, room)),
         gpu_memory_peak=peak(goal, settled.assignments, observed, known),
     )
 
 
-def _shortages(goal: Wanted, settled: Settled, room: Room) -> Counter[str]:
-    """Why replicas fit nowhere, and how many each; equal ones that stand together are looked at once."""
-    counted: Counter[str] = Counter()
-    for spec, equal in groupby(settled.unplaced):
-        counted[room.shortage(spec, goal.needs)] += sum(1 for _ in equal)
-    return counted
-
-
-def _remember(plans: Mapping[str, PlacementPlan], observed: Observed, memory: Memory, now: float) -> Memory:
+def _remember(plans: Mapping[str, PlacementPlan], observed: Observed, nodes: Nodes, memory: Memory, now: float) -> Memory:
     """A draining replica leaves as soon as the endpoint it has is gone; one without gets a time to show one."""
 
     def leave_at(replica: Replica) -> float:
         return now if replica in observed.endpoints else memory.leave_at.get(replica, now + SILENCE_S)
 
-    return Memory(leave_at={replica: leave_at(replica) for replica in draining(plans)})
+    leaving = {replica: leave_at(replica) for replica in draining(plans)}
+    return Memory(leave_at=leaving, lost_at=nodes.lost_at, lose_from=memory.lose_from)

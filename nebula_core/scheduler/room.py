@@ -1,4 +1,4 @@
-"""Where replicas fit: the nodes that are up, with the GPUs and replicas that plans have given away already."""
+"""Where replicas fit: the nodes that are up, with the GPUs and replicas that plans have given away already. `closed` ones take none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from heapq import heappop, heappush
+from types import MappingProxyType
 
 from nebula_core.interfaces import Needs, Placement, Spot
 from nebula_core.scheduler.first_fit import FirstFit
@@ -19,8 +20,14 @@ Kind = tuple[object, ...]
 class Room:
     """What is left on each node. Most passes place nothing: nothing is counted before it is asked for."""
 
-    def __init__(self, nodes: Mapping[str, NodeStatus], assignments: Iterable[Assignment], placement: Placement | None = None) -> None:
-        self._statuses, self._assignments = nodes, list(assignments)
+    def __init__(
+        self,
+        nodes: Mapping[str, NodeStatus],
+        assignments: Iterable[Assignment],
+        placement: Placement | None = None,
+        closed: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._statuses, self._assignments, self._closed = nodes, list(assignments), closed
         self.placement = placement or FirstFit()
         self._numbers: dict[Kind, int] = {}
 
@@ -37,7 +44,7 @@ class Room:
         for name in sorted({assignment.node_id for assignment in may_go} & self.nodes.keys()):
             room, chosen = self.nodes[name], []
             for assignment in may_go:
-                if assignment.node_id == name and _would_help(assignment, spec, needs):
+                if assignment.node_id == name and _would_help(room, assignment, spec, needs):
                     chosen.append(assignment)
                     if room.without(chosen).obstacle(spec, needs) is None:
                         return chosen
@@ -49,7 +56,7 @@ class Room:
         on_node: defaultdict[str, list[Assignment]] = defaultdict(list)
         for assignment in self._assignments:
             on_node[assignment.node_id].append(assignment)
-        return {name: NodeRoom.of(self._statuses[name], on_node[name]) for name in sorted(self._statuses)}
+        return {name: NodeRoom.of(self._statuses[name], on_node[name], self._closed.get(name, "")) for name in sorted(self._statuses)}
 
     @cached_property
     def kinds(self) -> dict[str, int]:
@@ -66,8 +73,8 @@ class Room:
         return self._numbers.setdefault(room.kind(), len(self._numbers))
 
 
-def _would_help(assignment: Assignment, spec: ReplicaSpec, needs: Needs) -> bool:
-    return needs.max_per_node is not None or bool(spec.gpus and assignment.gpu_indexes)
+def _would_help(room: NodeRoom, assignment: Assignment, spec: ReplicaSpec, needs: Needs) -> bool:
+    return needs.max_per_node is not None or (spec.gpus > 0 and room.gives_room(assignment))
 
 
 class Search:

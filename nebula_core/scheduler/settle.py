@@ -1,14 +1,12 @@
 """One model's assignments: the difference of two multisets, what its request comes to and what its plan runs.
 
-What is in both stays where it is; what is missing is placed; what is too much drains. A replica on a node that its request does not
-allow any more, by its labels for example, is one too much and one missing. A spec that takes another's place is started
-first, where there is room, and the old replica serves until the new one is ready; where there is none, one old replica at a time
-makes room.
+What is in both stays where it is; what is missing is placed; what is too much drains. A replica that cannot stay where it is, for its
+node is lost or drained or its request forbids the place, is one too much and one missing. What takes another's place is started first,
+where there is room, and the old replica serves until the new one is ready; where there is none, one old replica at a time makes room.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
@@ -16,7 +14,9 @@ from itertools import count, groupby
 import msgspec
 
 from nebula_core.interfaces import Needs, Spot
-from nebula_core.scheduler.node_room import may_stay
+from nebula_core.scheduler.difference import Difference, by_id, compare
+from nebula_core.scheduler.healing import Nodes
+from nebula_core.scheduler.rollout import Move, Rollout, roll_out
 from nebula_core.scheduler.room import Room
 from nebula_core.scheduler.world import Observed, Wanted
 from nebula_core.types import DRAIN, RUN, Assignment, ReplicaSpec
@@ -24,79 +24,91 @@ from nebula_core.types import DRAIN, RUN, Assignment, ReplicaSpec
 
 @dataclass(frozen=True)
 class Settled:
-    """A model's assignments as they should be, and the specs that fit nowhere."""
+    """A model's assignments as they should be, and what could not be done."""
 
     assignments: tuple[Assignment, ...]
-    unplaced: tuple[ReplicaSpec, ...] = ()
+    unplaced: tuple[Move, ...] = ()
+    """What fits nowhere."""
+    waiting: int = 0
+    """Old replicas whose turn to be replaced comes later."""
+    failing: Assignment | None = None
+    """The new replica that does not start, for which they wait."""
 
 
-def settle(wanted: Wanted, assignments: Sequence[Assignment], observed: Observed, room: Room) -> Settled:
+def settle(wanted: Wanted, assignments: Sequence[Assignment], observed: Observed, nodes: Nodes, room: Room) -> Settled:
     """Bring `assignments` to `wanted`, taking what is placed from `room`."""
-    difference = _compare(wanted, [each for each in assignments if each.wanted == RUN], observed)
-    held = _held(difference, observed)
-    replaceable = [old for old in difference.surplus if old.replica_id not in held and observed.serves(old)]
-    olds = replaceable[: len(difference.missing)]
-    added, unplaced = _place(difference, wanted.needs, olds, {each.replica_id for each in assignments}, room)
-    ending = {old.replica_id for old in difference.surplus} - held - {old.replica_id for old in olds}
-    changing = added or ending or any(each.wanted != RUN for each in assignments)
-    if unplaced and not changing and all(map(observed.ready, difference.keep)):
-        ending = {old.replica_id for old in room.victims(unplaced[0], wanted.needs, sorted(olds, key=_by_id, reverse=True))}
+    difference = compare(wanted, [each for each in assignments if each.wanted == RUN], observed, nodes)
+    rollout = roll_out(difference, observed, nodes)
+    placer = _Placer(wanted.needs, difference, {each.replica_id for each in assignments}, observed, room)
+    placer.place(rollout.now)
+    if rollout.next is not None and not placer.added and all(move.spec != rollout.next.spec for move in placer.unplaced):
+        placer.place([rollout.next])
+    ending = _ending(rollout, placer.unplaced, observed, nodes)
+    unplaced = placer.unplaced
+    is_changing = placer.added or any(
+        (each.wanted != RUN or each.replica_id in ending) and each.node_id in observed.nodes for each in assignments
+    )
+    if unplaced and not is_changing and all(map(observed.ready, difference.keep)):
+        victims = _victims(unplaced[0], wanted.needs, difference, rollout, observed, room)
+        unplaced = [*unplaced, *_in_want(unplaced, rollout, victims)]
+        ending |= victims
     after = [msgspec.structs.replace(each, wanted=DRAIN, replaces="") if each.replica_id in ending else each for each in assignments]
-    return Settled(tuple(_without_stale_links([*after, *added])), tuple(unplaced))
+    return Settled(
+        assignments=tuple(_without_stale_links([*after, *placer.added], observed)),
+        unplaced=tuple(Move(move.spec) if move.old is not None and move.old.replica_id in ending else move for move in unplaced),
+        waiting=len(rollout.waiting),
+        failing=rollout.failing,
+    )
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """A model's wanted specs against its running assignments."""
+class _Placer:
+    """Places a model's missing replicas, one after another."""
 
-    keep: list[Assignment]
-    surplus: list[Assignment]
-    missing: list[ReplicaSpec]
+    def __init__(self, needs: Needs, difference: Difference, used: set[str], observed: Observed, room: Room) -> None:
+        self._needs, self._staying, self._observed, self._room = needs, difference.keep, observed, room
+        self._ids = _free_ids(used)
+        self.added: list[Assignment] = []
+        self.unplaced: list[Move] = []
 
+    def place(self, moves: Iterable[Move]) -> None:
+        """Find a spot for each of them."""
+        for spec, equal in groupby(moves, key=lambda move: move.spec):
+            search = self._room.search(spec, self._needs, [*self._staying, *self.added])
+            for move in equal:
+                spot = search.take()
+                if spot is None:
+                    self.unplaced.append(move)
+                else:
+                    replica_id = next(name for name in self._ids if (spec.model_uid, name) not in self._observed.endpoints)
+                    self.added.append(_assign(replica_id, spec, spot, replaces=self._served_by(move.old)))
 
-def _compare(wanted: Wanted, running: Iterable[Assignment], observed: Observed) -> _Difference:
-    """Keep as many of each spec as are wanted, where they may stay: ready ones first, then those with the lowest replica ids."""
-    lacking, on_node = Counter(_keys(wanted.specs)), Counter[str]()
-    difference = _Difference([], [], [])
-    ordered = sorted(running, key=lambda each: (not observed.ready(each), _by_id(each)))
-    for assignment, key in zip(ordered, _keys(each.spec for each in ordered), strict=True):
-        node_id = assignment.node_id
-        stays = may_stay(assignment, wanted.needs, observed.nodes.get(node_id), on_node[node_id]) and _count_down(lacking, key)
-        on_node[node_id] += stays
-        (difference.keep if stays else difference.surplus).append(assignment)
-    difference.missing.extend(spec for spec, key in zip(wanted.specs, _keys(wanted.specs), strict=True) if _count_down(lacking, key))
-    return difference
-
-
-def _count_down(lacking: Counter[str], key: str) -> bool:
-    if not lacking[key]:
-        return False
-    lacking[key] -= 1
-    return True
+    def _served_by(self, old: Assignment | None) -> str:
+        return old.replica_id if old is not None and self._observed.serves(old) else ""
 
 
-def _held(difference: _Difference, observed: Observed) -> set[str]:
-    """The ids of old replicas that serve until the one that replaces them is ready."""
-    awaited = {each.replaces for each in difference.keep if not observed.ready(each)}
-    return {old.replica_id for old in difference.surplus if old.replica_id in awaited and observed.serves(old)}
+def _ending(rollout: Rollout, unplaced: Sequence[Move], observed: Observed, nodes: Nodes) -> set[str]:
+    """The ids of old replicas that end now: those too many, and those that do not serve, for nothing is lost with them.
+
+    One that has to leave its place and has no other stays: it may yet be well again. Of a lost node nobody expects that.
+    """
+    misplaced = [move.old for move in unplaced if move.old is not None and nodes.must_leave(move.old, observed)]
+    stuck = {old.replica_id for old in misplaced if old.node_id not in nodes.lost}
+    idle = {move.old.replica_id for move in rollout.now if move.old is not None and not observed.serves(move.old)}
+    return {old.replica_id for old in rollout.excess} | (idle - stuck)
 
 
-def _place(
-    difference: _Difference, needs: Needs, olds: Sequence[Assignment], used: set[str], room: Room
-) -> tuple[list[Assignment], list[ReplicaSpec]]:
-    """New assignments for the missing specs, the first of which replace `olds`, and the specs that fit nowhere."""
-    added: list[Assignment] = []
-    unplaced: list[ReplicaSpec] = []
-    ids, replaced = _free_ids(used), iter(olds)
-    for spec, equal in groupby(difference.missing):
-        search = room.search(spec, needs, [*difference.keep, *added])
-        for _ in equal:
-            spot, old = search.take(), next(replaced, None)
-            if spot is None:
-                unplaced.append(spec)
-            else:
-                added.append(_assign(next(ids), spec, spot, replaces=old.replica_id if old else ""))
-    return added, unplaced
+def _victims(move: Move, needs: Needs, difference: Difference, rollout: Rollout, observed: Observed, room: Room) -> set[str]:
+    """The ids of old replicas that make room for a new one, the highest first."""
+    spared = {old.replica_id for old in rollout.excess}
+    leaving = [old for old in (*difference.evicted, *difference.outdated) if old.replica_id not in spared and observed.serves(old)]
+    may_go = sorted(leaving, key=by_id, reverse=True)
+    return {old.replica_id for old in room.victims(move.spec, needs, may_go)}
+
+
+def _in_want(unplaced: Sequence[Move], rollout: Rollout, victims: set[str]) -> list[Move]:
+    """What has no place either from now on, for the old replica that stood in for it makes room."""
+    ended = sum(old.replica_id in victims for old in rollout.waiting)
+    return [Move(unplaced[0].spec)] * (ended - (rollout.next in unplaced))
 
 
 def _assign(replica_id: str, spec: ReplicaSpec, spot: Spot, replaces: str) -> Assignment:
@@ -114,19 +126,11 @@ def _free_ids(used: set[str]) -> Iterator[str]:
     return (name for name in map(str, count()) if name not in used)
 
 
-def _without_stale_links(assignments: Sequence[Assignment]) -> list[Assignment]:
-    """`replaces` forgotten where the old replica is gone, for its id may be given to another one."""
-    ids = {each.replica_id for each in assignments}
-    return [msgspec.structs.replace(each, replaces="") if each.replaces and each.replaces not in ids else each for each in assignments]
+def _without_stale_links(assignments: Sequence[Assignment], observed: Observed) -> list[Assignment]:
+    """`replaces` forgotten where the new replica is ready, or the old one serves no more; its id may soon be given to another one."""
+    ids = {each.replica_id for each in assignments if each.wanted == RUN}
 
+    def is_stale(each: Assignment) -> bool:
+        return each.replaces != "" and (each.replaces not in ids or observed.ready(each))
 
-def _keys(specs: Iterable[ReplicaSpec]) -> Iterator[str]:
-    """The same for equal specs, whatever the order of their engine's keys; those that stand together are digested once."""
-    for spec, equal in groupby(specs):
-        key = spec.version("", ())
-        yield from (key for _ in equal)
-
-
-def _by_id(assignment: Assignment) -> tuple[int, str]:
-    """Sorts "2" before "10"."""
-    return len(assignment.replica_id), assignment.replica_id
+    return [msgspec.structs.replace(each, replaces="") if is_stale(each) else each for each in assignments]

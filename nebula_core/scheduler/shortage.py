@@ -10,6 +10,8 @@ from nebula_core.scheduler.node_room import NodeRoom, Obstacle
 from nebula_core.types import ReplicaSpec
 
 GIB = 2**30
+MOST_NAMES = 5
+"""Nodes that are named; the others are counted."""
 
 
 def explain(spec: ReplicaSpec, needs: Needs, rooms: Sequence[NodeRoom]) -> str:
@@ -27,6 +29,8 @@ def explain(spec: ReplicaSpec, needs: Needs, rooms: Sequence[NodeRoom]) -> str:
 def _main(worst: Obstacle, spec: ReplicaSpec, needs: Needs, kept_from: Sequence[NodeRoom], rooms: Sequence[NodeRoom]) -> str:
     who = f"{len(kept_from)} of {_nodes(len(rooms))}" if len(kept_from) < len(rooms) else ""
     match worst:
+        case Obstacle.CLOSED:
+            return f"{who + ' take nothing new' if who else 'no node takes anything new'}: {_closed(kept_from)}"
         case Obstacle.ENGINE:
             offered = ", ".join(sorted({name for room in rooms for name in room.status.engines})) or "none"
             return f'{who + " do not offer" if who else "no node offers"} the engine "{spec.engine}"; nodes offer: {offered}'
@@ -35,6 +39,11 @@ def _main(worst: Obstacle, spec: ReplicaSpec, needs: Needs, kept_from: Sequence[
         case Obstacle.MAX_PER_NODE:
             return f"max_per_node is {needs.max_per_node}, and {who or 'every node'} has as many, those that are ending included"
     return _too_few_gpus(spec, needs, kept_from)
+
+
+def _closed(rooms: Sequence[NodeRoom]) -> str:
+    told = ", ".join(f"{room.status.node_id} is {room.closed}" for room in rooms[:MOST_NAMES])
+    return told + (f" and {len(rooms) - MOST_NAMES} more" if len(rooms) > MOST_NAMES else "")
 
 
 def _too_few_gpus(spec: ReplicaSpec, needs: Needs, kept_from: Sequence[NodeRoom]) -> str:
@@ -71,6 +80,7 @@ def _borne(wanted: Mapping[str, str], rooms: Sequence[NodeRoom]) -> str:
 
 def _others(counted: Mapping[Obstacle, int], worst: Obstacle, nodes: int) -> str:
     words = {
+        Obstacle.CLOSED: "cordoned or drained",
         Obstacle.ENGINE: "without the engine",
         Obstacle.LABELS: "without its labels",
         Obstacle.MAX_PER_NODE: "with max_per_node of them",

@@ -12,9 +12,12 @@ from nebula_core.errors import LeaseLost, StoreError, StoreUnavailable
 from nebula_core.interfaces import Store
 from nebula_core.store.mirror import pause_s
 
+RENEWALS = 3
+"""How often a lease is renewed within its time. What was last renewed at the same moment may end by a third of that apart."""
+
 
 class LeaseKeeper:
-    """Holds a lease for as long as its context; it is revoked at the end.
+    """Holds a lease for as long as its context; at the end it is revoked, or left to run out by itself (`revokes=False`).
 
     `lease` is what to write under now. A lease can be lost (the store was gone for longer than its time): a new one is taken then, and
     since all keys went with the old one, the owner must write them again:
@@ -28,8 +31,9 @@ class LeaseKeeper:
     While the store does not answer, entering waits for it: failures are logged, once, and tried again, then and later.
     """
 
-    def __init__(self, store: Store, ttl_s: float, logger: logging.Logger) -> None:
+    def __init__(self, store: Store, ttl_s: float, logger: logging.Logger, *, revokes: bool = True) -> None:
         self.lease = ""
+        self._revokes = revokes
         self._store = store
         self._ttl_s = ttl_s
         self._logger = logger
@@ -39,7 +43,8 @@ class LeaseKeeper:
     async def __aenter__(self) -> LeaseKeeper:
         async with AsyncExitStack() as stack:
             self.lease = await self._first()
-            stack.push_async_callback(self._revoke)
+            if self._revokes:
+                stack.push_async_callback(self.revoke)
             await stack.enter_async_context(background(self._keep()))
             self._closing = stack.pop_all()
         return self
@@ -55,11 +60,19 @@ class LeaseKeeper:
             await self._new.wait_for(lambda: self.lease != lease)
         return self.lease
 
+    async def revoke(self) -> None:
+        """End the lease, and with it all that was written under it. Where the store does not answer, it ends by itself."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._store.revoke(self.lease)
+        except (StoreError, TimeoutError) as error:
+            self._logger.debug("the lease %s could not be revoked and ends by itself: %s", self.lease, error)
+
     async def _first(self) -> str:
         failures = 0
         while True:
             try:
-                async with asyncio.timeout(self._ttl_s / 3):  # a call that hangs must not keep another from succeeding
+                async with asyncio.timeout(self._ttl_s / RENEWALS):  # a call that hangs must not keep another from succeeding
                     return await self._store.grant(self._ttl_s)
             except (StoreUnavailable, TimeoutError) as error:
                 if not failures:
@@ -70,9 +83,9 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         failures = 0
         while True:
-            await self._rest(self._ttl_s / 3 if not failures else min(self._ttl_s / 3, pause_s(failures, random.random())))
+            await self._rest(self._ttl_s / RENEWALS if not failures else min(self._ttl_s / RENEWALS, pause_s(failures, random.random())))
             try:
-                async with asyncio.timeout(self._ttl_s / 3):  # a call that hangs must leave time for another
+                async with asyncio.timeout(self._ttl_s / RENEWALS):  # a call that hangs must leave time for another
                     await self._renew()
                 failures = 0
             except (StoreUnavailable, TimeoutError) as error:
@@ -97,10 +110,3 @@ class LeaseKeeper:
             async with self._new:
                 self.lease = lease
                 self._new.notify_all()
-
-    async def _revoke(self) -> None:
-        try:
-            async with asyncio.timeout(1.0):
-                await self._store.revoke(self.lease)
-        except (StoreError, TimeoutError) as error:
-            self._logger.debug("the lease %s could not be revoked and ends by itself: %s", self.lease, error)

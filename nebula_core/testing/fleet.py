@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from nebula_core.scheduler.reconcile import SILENCE_S, Rules, reconcile
 from nebula_core.scheduler.world import Decisions, Goal, Memory, Observed, Wanted
-from nebula_core.types import READY, RUN, Assignment, EndpointInfo, ModelStatus, NodeStatus, PlacementPlan, ReplicaSpec
+from nebula_core.types import READY, RUN, Assignment, EndpointInfo, ModelStatus, NodeRequest, NodeStatus, PlacementPlan, ReplicaSpec
 
 STEP_S = SILENCE_S
 """What passes between two steps of a fleet that runs: none of them finds the scheduler waiting."""
@@ -40,13 +40,20 @@ class Fleet:
         self.statuses: dict[str, ModelStatus] = {}
         self.endpoints: dict[tuple[str, str], EndpointInfo] = {}
         self.nodes = {each.node_id: each for each in nodes}
+        self.node_requests: dict[str, NodeRequest] = {}
         self.memory = Memory()
         self.now = 0.0
         self._rules = rules or Rules()
 
     def observed(self) -> Observed:
         """What the scheduler sees."""
-        return Observed(plans=self.plans, statuses=self.statuses, nodes=self.nodes, endpoints=self.endpoints)
+        return Observed(
+            plans=self.plans, statuses=self.statuses, nodes=self.nodes, node_requests=self.node_requests, endpoints=self.endpoints
+        )
+
+    def ask(self, node_id: str, **request: bool) -> None:
+        """What an operator asks of a node from now on: `cordoned`, `drained`, `given_up`."""
+        self.node_requests[node_id] = NodeRequest(node_id=node_id, **request)
 
     def decide(self, desired: Desired) -> Decisions:
         """One pass of the scheduler, written to the store."""
@@ -62,11 +69,13 @@ class Fleet:
             replica = (assignment.spec.model_uid, assignment.replica_id)
             if assignment.node_id not in self.nodes:
                 continue
+            known = self.endpoints.get(replica)
+            is_its = known is not None and known.node_id == assignment.node_id
             if assignment.wanted == RUN:
-                if self.endpoints.get(replica) is None or self.endpoints[replica].state != READY:
+                if known is None or known.state != READY or known.assignment_version != assignment.assignment_version:
                     self.endpoints[replica] = answer(assignment, state)
-            else:
-                self.endpoints.pop(replica, None)
+            elif is_its:
+                del self.endpoints[replica]
 
     def run(self, desired: Desired, steps: int = 40) -> None:
         """So many passes, each of them obeyed."""

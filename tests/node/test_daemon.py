@@ -558,6 +558,22 @@ async def test_stop_engines_leaves_nothing(fleet):
     assert await fleet.handles() == []
     assert (await fleet.store.list(keys.ENDPOINTS)).entries == ()
     assert (await fleet.store.list(keys.STATS)).entries == ()
+    assert (await fleet.store.list(keys.NODES)).entries == ()
+
+
+async def test_a_restarted_node_is_not_missed(fleet):
+    async with fleet.node():
+        await fleet.plan(assignment())
+        await fleet.when(READY)
+    left = await fleet.store.get(keys.node("n"))
+    assert left is not None
+    async with fleet.node():
+
+        async def taken_over():
+            return (await fleet.store.get(keys.node("n"))).mod_revision > left.mod_revision
+
+        await eventually(taken_over)
+        assert (await fleet.when(READY)).incarnation == 1
 
 
 async def test_a_handle_says_which_replica_it_is(fleet):

@@ -13,6 +13,7 @@ from nebula_core.errors import LeaseLost
 from nebula_core.interfaces import Put
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.lease import LeaseKeeper
+from nebula_core.testing.polling import eventually
 from nebula_core.testing.store import DEADLINE_S, keys, until
 
 LOGGER = logging.getLogger("test")
@@ -41,6 +42,18 @@ async def test_it_keeps_its_lease_alive_and_revokes_it_at_the_end(tmp_path: Path
             assert keeper.lease == lease
             assert await keys(store, "/nodes/") == ["/nodes/a"]
         assert await keys(store, "/nodes/") == []
+
+
+async def test_a_lease_that_is_not_revoked_ends_by_itself(tmp_path: Path):
+    async with embedded(tmp_path) as store:
+        async with LeaseKeeper(store, 0.6, LOGGER, revokes=False) as keeper:
+            await store.transact([Put("/nodes/a", b"", keeper.lease)])
+        assert await keys(store, "/nodes/") == ["/nodes/a"]
+
+        async def ended():
+            return not await keys(store, "/nodes/")
+
+        await eventually(ended, DEADLINE_S)
 
 
 async def test_a_lost_lease_is_replaced_and_its_owner_told_at_once(tmp_path: Path):

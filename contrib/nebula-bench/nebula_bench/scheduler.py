@@ -142,7 +142,7 @@ async def measure(nodes: int, models: int, replicas: int, policy: str, rounds: i
         await bench.write(endpoints)
         await bench.quiet()
         one_endpoint = [await bench.cost_of({key: _broken(endpoints[key])}) for key in list(endpoints)[:rounds]]
-        one_node = [await bench.cost_of({key: _warmer(fleet[key])}) for key in list(fleet)[:rounds]]
+        one_node = [await bench.cost_of({key: _fuller(fleet[key])}) for key in list(fleet)[:rounds]]
         new_models = [await bench.cost_of({keys.model_request(f"new{n}"): _request(f"new{n}", 20, 1)}) for n in range(min(rounds, 5))]
     return {
         "nodes": nodes,
@@ -216,8 +216,9 @@ def _broken(endpoint: EndpointInfo) -> EndpointInfo:
     return msgspec.structs.replace(endpoint, state=UNHEALTHY, reason="3 failed probes in a row")
 
 
-def _warmer(node: NodeStatus) -> NodeStatus:
-    return msgspec.structs.replace(node, gpus=tuple(msgspec.structs.replace(gpu, temperature_celsius=70.0) for gpu in node.gpus))
+def _fuller(node: NodeStatus) -> NodeStatus:
+    """Memory in use is what placement goes by; a node that is only warmer causes no pass."""
+    return msgspec.structs.replace(node, gpus=tuple(msgspec.structs.replace(gpu, memory_used_bytes=GIB) for gpu in node.gpus))
 
 
 def _figures(name: str, costs: Sequence[float]) -> dict[str, float]:
