@@ -75,10 +75,10 @@ def decide(
     last: Scaling, request: ModelRequest, signals: ScalingSignals, proposal: Proposal, shortage: str, limits: Limits, now: float
 ) -> Scaling:
     """What a policy's proposal comes to. `shortage` says why replicas that were asked for have no place; empty: all have one."""
-    number, note = _awake(last.replicas, signals, proposal.replicas)
-    if not note and number is not None:
-        number, note = _limited(number, last, request, signals, shortage, limits, now)
-    why = "; ".join(filter(None, (proposal.reason, note)))
+    number, why = _awake(last.replicas, signals, proposal.replicas)
+    if not why:
+        number, note = (None, "") if number is None else _limited(number, last, request, signals, shortage, limits, now)
+        why = "; ".join(filter(None, (proposal.reason, note)))
     after = _changed(last, last.replicas if number is None else _within(request, number), why, now)
     return msgspec.structs.replace(after, at=now, reason=why, proposed=proposal.replicas, inputs=proposal.inputs, memory=proposal.memory)
 

@@ -105,7 +105,7 @@ def test_the_last_one_ends_only_where_no_request_is_known_to_be(signals, replica
 def test_a_request_wakes_a_model_at_once(signals):
     asleep = at(0, changed_at=999.0, grown_at=999.0)
     scaling = decided(asleep, None, request=model(min_replicas=0), **signals)
-    assert (scaling.replicas, scaling.reason) == (1, "by its figures; a request for it wakes it")
+    assert (scaling.replicas, scaling.reason) == (1, "a request for it wakes it")
 
 
 def test_no_replicas_is_no_state_that_a_model_with_a_least_number_can_stay_in():
