@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from openai import OpenAI
 
+from nebula_core.gateway.kept_table import KeptTable
 from nebula_core.testing.waiting import eventually
 
 TABLES = """
@@ -40,6 +42,12 @@ def fall_asleep(nebula) -> None:
     eventually(lambda: not engines(nebula), 60, nebula.log.read_text)
 
 
+def learned_boot_s(nebula) -> float | None:
+    """As the gateway knows it."""
+    table = KeptTable(nebula.data_dir, logging.getLogger("test")).read()
+    return table.models[0].boot_s if table else None
+
+
 def test_an_idle_model_gives_up_its_engine_and_however_many_ask_wake_it_once(make_nebula):
     nebula = make_nebula(TABLES, workers=2).start()
     fall_asleep(nebula)
@@ -63,3 +71,4 @@ def test_without_a_waiting_room_the_client_is_told_when_to_come_again_and_finds_
     assert refused.status_code == 503
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     eventually(lambda: nebula.answers("m"), 30, nebula.log.read_text)
+    assert eventually(lambda: learned_boot_s(nebula), 10) < 60  # what the next one is told comes from this

@@ -76,6 +76,11 @@ class WaitingRoom:
         )
         table.changed = self._table_changed
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._places and self._count == self._bytes == 0
+
     # --- who comes
 
     def refusal(self, model: Model, size: int, waited_s: float) -> Answer | None:
