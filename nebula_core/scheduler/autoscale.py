@@ -84,8 +84,11 @@ def decide(
 
 
 def _awake(replicas: int, signals: ScalingSignals, proposed: int | None) -> tuple[int | None, str]:
-    """A model at zero has no load to show: a request for it is reason enough for a replica, at once."""
-    if replicas == 0 and ((signals.in_flight or 0) > 0 or (signals.waiting or 0) > 0):
+    """A model at zero has no load to show: a request that waits for it is reason enough for a replica, at once.
+
+    One in flight that does not wait is on a replica that drains, and needs no other.
+    """
+    if replicas == 0 and (signals.in_flight if signals.waiting is None else signals.waiting):
         return 1, "a request for it wakes it"
     return proposed, ""
 

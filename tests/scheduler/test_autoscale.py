@@ -108,6 +108,10 @@ def test_a_request_wakes_a_model_at_once(signals):
     assert (scaling.replicas, scaling.reason) == (1, "a request for it wakes it")
 
 
+def test_a_request_on_a_replica_that_drains_wakes_no_other():
+    assert decided(at(0), None, request=model(min_replicas=0), in_flight=1.0, waiting=0.0).replicas == 0
+
+
 def test_no_replicas_is_no_state_that_a_model_with_a_least_number_can_stay_in():
     """AIBrix scales no model that is at 0, whatever its minimum."""
     assert follow(at(0, asked=(0, 0, 8, 0)), model(min_replicas=2), now=0.0).replicas == 2

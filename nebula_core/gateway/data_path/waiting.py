@@ -86,7 +86,7 @@ class WaitingRoom:
     def refusal(self, model: Model, size: int, waited_s: float) -> Answer | None:
         """Why a request with a body of `size` bytes, `waited_s` seconds old, cannot wait for a replica; `None`: it can."""
         if model.off:
-            return self._refuse(model, errors.NONE_WANTED, errors.LONGEST_RETRY_AFTER_S)
+            return self._refuse(model, errors.NONE_WANTED)
         if self._closed:
             return self._refuse(model, errors.STOPPING)
         if waited_s >= self.wait_s:
@@ -97,7 +97,7 @@ class WaitingRoom:
 
     def without_waiting(self, model: Model) -> Answer:
         """The answer where waiting is turned off."""
-        return self._refuse(model, errors.NONE_WANTED if model.off else "", errors.LONGEST_RETRY_AFTER_S if model.off else None)
+        return self._refuse(model, errors.NONE_WANTED if model.off else "")
 
     def enter(self, model: Model, size: int, waited_s: float, go_on: Callable[[], None], turn_away: Callable[[Answer], None]) -> Place:
         """Hold a request that may wait: `go_on` is called once a replica is ready, or `turn_away` with what the client is told."""
@@ -190,16 +190,15 @@ class WaitingRoom:
             self._called_at[uid] = self._clock()
             self._wakes.labels(uid).inc()
 
-    def _refuse(self, model: Model, why: str, retry_after_s: int | None = None) -> Answer:
+    def _refuse(self, model: Model, why: str) -> Answer:
         uid = model.model_uid
         if not model.off:
             self._called(uid)
-        self._refused[uid] = self._refused.get(uid, 0) + 1
+            self._refused[uid] = self._refused.get(uid, 0) + 1
         self._ended.labels(uid, "refused").inc()
-        return self._answer(model, why, retry_after_s)
+        return self._answer(model, why)
 
-    def _answer(self, model: Model, why: str, retry_after_s: int | None = None) -> Answer:
+    def _answer(self, model: Model, why: str) -> Answer:
         now = self._clock()
-        if retry_after_s is None:
-            retry_after_s = errors.retry_after_s(model.boot_s, now - self._called_at.get(model.model_uid, now))
-        return errors.no_replica(model.model_uid, model.note, why, retry_after_s)
+        elapsed = now - self._called_at.get(model.model_uid, now)
+        return errors.no_replica(model.model_uid, model.note, why, errors.retry_after_s(model.boot_s, elapsed))
