@@ -198,6 +198,15 @@ async def test_a_model_that_its_operator_has_stopped_is_not_waited_for(gateway):
     assert running.count("nebula_wake_total", "n") == 0
 
 
+async def test_a_model_that_its_operator_stops_is_not_waited_for_any_longer(gateway):
+    running = await gateway()
+    [client] = await asking(running)
+    running.table.update([model(off=True)])
+    answer = await client.answer()
+    assert (answer.status, ended(running)) == (503, {"refused": 1})
+    assert "set it to 0 replicas" in error_of(answer)["message"]
+
+
 @pytest.mark.parametrize("request_", [b"GET /v1/models", b"GET /v1/nothing", b"DELETE /v1/chat/completions"])
 async def test_what_is_not_for_an_engine_does_not_wait(gateway, request_):
     answer = await (await gateway()).raw(request_ + b" HTTP/1.1\r\nhost: g\r\ncontent-length: 0\r\n\r\n")
@@ -214,21 +223,32 @@ async def test_replicas_that_were_all_tried_in_vain_are_not_waited_for(gateway, 
     assert (answer.status, ended(running)) == (503, {})
 
 
-async def test_a_request_whose_only_engine_was_lost_with_it_waits_for_the_next(gateway, engine, until):
-    running = None
+def dying(table, after_s: float = 0.0):
+    """A script of an engine that ends with its first request, and is out of the table at once."""
 
-    async def dies(engine, reader, writer, seen):
-        running.table.update([model()])
+    async def script(engine, reader, writer, seen):
+        await asyncio.sleep(after_s)
+        table().update([model()])
         writer.transport.abort()
         raise ConnectionResetError
 
-    first, second = await engine(dies), await engine()
-    running = await gateway(first.url)
+    return script
+
+
+async def test_a_request_whose_only_engine_was_lost_with_it_waits_for_the_next(gateway, engine, until):
+    running = await gateway((await engine(dying(lambda: running.table))).url)
     client = await running.connect()
     client.post()
     await until(lambda: waiting(running))
-    running.table.update([model(second.url, incarnation=2)])
+    running.table.update([model((await engine()).url, incarnation=2)])
     assert (await client.answer()).status == 200
+    await running.at_rest()
+
+
+async def test_the_time_that_a_request_may_wait_runs_from_its_arrival(gateway, engine):
+    running = await gateway((await engine(dying(lambda: running.table, after_s=0.1))).url, wait_s=0.05)
+    answer = await running.ask()
+    assert (answer.status, ended(running)) == (503, {"refused": 1})
     await running.at_rest()
 
 

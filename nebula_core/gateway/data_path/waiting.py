@@ -149,8 +149,9 @@ class WaitingRoom:
         return {uid: Held(len(self._places.get(uid, ())), refused.get(uid, 0)) for uid in touched}
 
     def tell_again(self) -> None:
-        """Somebody new listens, and knows nothing."""
+        """Somebody new listens, and knows nothing; what was refused before is long past."""
         self._touched.update(self._places)
+        self._refused.clear()
 
     # --- when the table changes
 
@@ -167,9 +168,11 @@ class WaitingRoom:
                 self._admit(uid)
 
     def _send_off(self, uid: str, model: Model | None) -> None:
-        """Turn away who waits for a model that was unloaded, also if it was loaded anew at once."""
-        for place in [place for place in self._places.get(uid, ()) if place.model is not model]:
-            if self.leave(place, "unloaded"):
+        """Turn away who waits for a model that was stopped or unloaded, even if it was loaded anew at once."""
+        for place in tuple(self._places.get(uid, ())):
+            if place.model.off and not place.model.candidates:
+                self._turn_away(place, "refused", errors.NONE_WANTED)
+            elif place.model is not model and self.leave(place, "unloaded"):
                 place.turn_away(errors.unknown_model(uid, self._table.models))
 
     def _admit(self, uid: str) -> None:
