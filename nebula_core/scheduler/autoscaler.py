@@ -67,7 +67,7 @@ class Autoscaler:
             return last if last.reason == refusal and not last.policy else freeze(last, refusal, clock)
         is_due = last.policy != name or clock - last.at >= self._every_s - EARLY_S
         if not is_due and not (last.replicas == 0 and load.is_called(uid)):
-            return last
+            return boots.learn(last, demand.running(uid, observed), observed, clock)  # a boot may be shorter than the time between looks
         return self._ask(name, last, request, observed, load, clock)
 
     def _refusal(self, request: ModelRequest, name: str) -> str | None:

@@ -329,6 +329,13 @@ def test_a_model_at_zero_is_looked_at_as_soon_as_somebody_asks_for_it():
     assert not autoscaler.is_called(calling)
 
 
+def test_a_boot_is_learned_though_it_is_shorter_than_the_time_between_two_looks():
+    autoscaler = asking(Says(None))
+    for now, observed in ((0.0, world()), (1.0, world(r=STARTING)), (4.5, world(r=READY))):
+        account = look(autoscaler, model(), observed, now=now)
+    assert (account.boot_s, account.booting) == (3.5, {})
+
+
 def test_while_the_store_is_gone_nothing_is_asked_and_an_operator_is_followed():
     policy = Says(1, 8)
     autoscaler = asking(policy)
