@@ -54,6 +54,12 @@ class GatewaySettings(Table):
     """Longest silence between two pieces of an answer."""
     retry: str = ""
     """Policy that says which failed attempts are made again; empty: the one that is installed."""
+    wait_s: float = Field(50.0, ge=0)
+    """How long a request may be held while its model has no replica that is ready, from its arrival on; 0: not at all."""
+    wait_requests: int = Field(1000, ge=0)
+    """So many may be held at a time, by each worker."""
+    wait_bytes: int = Field(64 * 1024 * 1024, ge=0)
+    """Bytes that their bodies may have together, in each worker."""
     keep_alive_s: float = Field(75.0, gt=0)
     """How long a client's idle connection is kept."""
     drain_s: float = Field(10.0, ge=0)

@@ -281,7 +281,7 @@ class Traffic(Value, frozen=True, kw_only=True):
     arrivals_per_s: float | None = None
     """Requests that came for it, those included that wait or were refused for want of a replica."""
     waiting: int = 0
-    """Requests held now because no replica can take them."""
+    """Requests held now because no replica can take them; those refused for that just now are among them: they come again."""
     first_token_s: float | None = None
     """Time to the first token that 99 of 100 stayed below; `None`: too few were answered to say."""
 
@@ -294,7 +294,7 @@ class GatewayStatus(Value, frozen=True, kw_only=True):
     applied_revision: int = 0
     """Store revision that all its workers route by: plans up to it are in force there."""
     demand: dict[str, int] = {}
-    """Requests in flight or waiting, per model."""
+    """Requests in flight or waiting, per model; those refused just now for want of a replica count as waiting."""
     traffic: dict[str, Traffic] | None = None
     """Models with requests lately; what is not in it had none. `None`: not measured."""
     draining: dict[str, int] = {}

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -28,17 +29,18 @@ from nebula_core.gateway.peers import Peers
 from nebula_core.gateway.routing import build_routing
 from nebula_core.gateway.sockets import bind_public
 from nebula_core.gateway.supervisor import Supervisor
+from nebula_core.gateway.traffic import TrafficMeter
 from nebula_core.interfaces import Store
 from nebula_core.metrics import Metrics, Snapshot
 from nebula_core.router.candidate import ModelRoute
 from nebula_core.settings import Settings
 from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
-from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, PlacementPlan
+from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, ModelStatus, PlacementPlan
 
-PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
+PREFIXES = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.STATUS, keys.ENDPOINTS, keys.STATS, keys.GATEWAYS)
 """What a gateway's mirror must follow."""
-_MEMBERSHIP = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.ENDPOINTS)
+_TABLE = (keys.MODEL_REQUESTS, keys.PLACEMENTS, keys.STATUS, keys.ENDPOINTS)
 
 TAKE_OVER_S = 3.0
 """How long workers that an earlier process left behind have to hand the port over."""
@@ -63,6 +65,7 @@ class GatewayControl:
         self._peers = Peers(self._hub, mirror, settings.gateway_name, logger)
         self._kept = KeptTable(settings.data_dir, logger)
         self._heartbeat = Heartbeat(store, mirror, settings.store.lease_s, logger, self._status, self._hub_changed)
+        self._traffic = TrafficMeter(self._hub.counts, time.monotonic)
         self._generation = generation
         self._models: dict[str, ModelRoute] = {}
         self._sockets: list[socket.socket] = []
@@ -144,9 +147,17 @@ class GatewayControl:
         self._hub.publish_stats(keys.by_replica(self._mirror.values(keys.STATS, EndpointStats)))
         while True:
             changed = await changes.wait()
-            if membership := {uid for key in changed if key.startswith(_MEMBERSHIP) and (uid := keys.model_of(key))}:
-                self._rebuild(membership)
+            changed_models = ((key, keys.model_of(key)) for key in changed if key.startswith(_TABLE))
+            if models := {uid for key, uid in changed_models if uid and self._concerns_table(key, uid)}:
+                self._rebuild(models)
             self._pass_stats([key for key in changed if key.startswith(keys.STATS)])
+
+    def _concerns_table(self, key: str, model_uid: str) -> bool:
+        """Whether a change of this key may change the table. Statuses change often, and most of what they say is for operators."""
+        if not key.startswith(keys.STATUS):
+            return True
+        route = self._models.get(model_uid)
+        return route is not None and route.boot_s != feed.boot_s(self._mirror.get(key, ModelStatus))
 
     def _serve_kept(self) -> None:
         """What was kept goes to the workers only: what the store says will not build on it."""
@@ -169,7 +180,8 @@ class GatewayControl:
                 self._models.pop(model_uid, None)
                 continue
             plan = self._mirror.get(keys.placement(model_uid), PlacementPlan)
-            self._models[model_uid] = feed.model_route(request, plan, endpoints.get(model_uid, ()))
+            boot_s = feed.boot_s(self._mirror.get(keys.status(model_uid), ModelStatus))
+            self._models[model_uid] = feed.model_route(request, plan, endpoints.get(model_uid, ()), boot_s)
         revision = self._mirror.applied(keys.PLACEMENTS)
         self._hub.publish_table(self._models, revision)
         self._kept.keep(self._models, revision)
@@ -182,8 +194,8 @@ class GatewayControl:
     # --- what the fleet hears -------------------------------------------------------------------------------------------------
 
     def _status(self) -> GatewayStatus:
-        in_flight = self._hub.in_flight()
-        demand: Counter[str] = Counter()
+        in_flight, waiting = self._hub.in_flight(), self._hub.waiting()
+        demand = Counter(waiting)
         for (model_uid, _), count in in_flight.items():
             demand[model_uid] += count
         routable = self._hub.routable()
@@ -192,6 +204,7 @@ class GatewayControl:
             address=self.address,
             applied_revision=self._hub.applied_revision,
             demand=dict(demand),
+            traffic=self._traffic.now(waiting),
             draining={f"{uid}/{replica}": count for (uid, replica), count in in_flight.items() if (uid, replica) not in routable},
             peers=self._listener.address,
             peers_key=self._listener.key.hex(),

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 
 from nebula_core.gateway.link import Table
 from nebula_core.router.candidate import ModelRoute, Route
-from nebula_core.types import READY, RUN, EndpointInfo, ModelRequest, PlacementPlan
+from nebula_core.types import READY, RUN, EndpointInfo, ModelRequest, ModelStatus, PlacementPlan
 
 
-def model_route(request: ModelRequest, plan: PlacementPlan | None, endpoints: Iterable[EndpointInfo]) -> ModelRoute:
+def model_route(
+    request: ModelRequest, plan: PlacementPlan | None, endpoints: Iterable[EndpointInfo], boot_s: float | None = None
+) -> ModelRoute:
     """One model of the table. A replica is a candidate if it is ready and the plan wants just this version of it to run.
 
     An endpoint outlives the heartbeat of its node in the store, on purpose: a node that is not heard of may still serve, and the
@@ -27,7 +29,15 @@ def model_route(request: ModelRequest, plan: PlacementPlan | None, endpoints: It
         first_byte_timeout_s=request.first_byte_timeout_s,
         routes=tuple(_route(endpoint) for endpoint in sorted(ready, key=lambda e: e.replica_id)),
         note="" if ready else _why_none(len(wanted), endpoints),
+        off=(request.replicas if request.max_replicas is None else request.max_replicas) == 0,
+        boot_s=boot_s,
     )
+
+
+def boot_s(status: ModelStatus | None) -> float | None:
+    """How long the model's replicas take to be ready, about: what changes little changes no table."""
+    learned = status.scaling.boot_s if status is not None and status.scaling is not None else None
+    return None if learned is None else float(f"{learned:.2g}")
 
 
 def changes(old: Mapping[str, ModelRoute], new: Mapping[str, ModelRoute], revision: int) -> Table:

@@ -111,9 +111,14 @@ async def _new_lease(keeper: LeaseKeeper, lost: str) -> None:
 
 
 def must_write(new: tuple[str, GatewayStatus], written: tuple[str, GatewayStatus] | None, *, overdue: bool) -> bool:
-    """At once under a new lease or when a drain may wait for it; a change of demand only every few seconds."""
+    """At once under a new lease, when a drain may wait for it, or a model is called that has no replica; other demand every few seconds."""
     if written is None or new[0] != written[0]:
         return True
     now, before = new[1], written[1]
     drains = (now.applied_revision, now.draining.keys()) != (before.applied_revision, before.draining.keys())
-    return drains or (overdue and now != before)
+    return drains or bool(_called(now) - _called(before)) or (overdue and now != before)
+
+
+def _called(status: GatewayStatus) -> set[str]:
+    """The models that requests wait for."""
+    return {uid for uid, traffic in (status.traffic or {}).items() if traffic.waiting}

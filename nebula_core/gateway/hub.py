@@ -16,9 +16,11 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from nebula_core.gateway import feed, link
+from nebula_core.gateway.awaited import Awaited
 from nebula_core.gateway.ledger import Ledger, Replica
 from nebula_core.gateway.peer_link import Report
 from nebula_core.gateway.sockets import short_name
+from nebula_core.gateway.traffic import Counts, counts
 from nebula_core.gateway.worker_link import WorkerLink
 from nebula_core.gateway.worker_metrics import WorkerMetrics
 from nebula_core.interfaces import Explanation
@@ -52,7 +54,7 @@ class WorkerHub:
         self, path: Path, generation: str, settings_json: bytes, drain_s: float, logger: logging.Logger, *, workers: int = 1
     ) -> None:
         self.changed = asyncio.Event()
-        """Set when a worker applied a table or reported other charges."""
+        """Set when a worker applied a table, or reported other charges or other requests that wait."""
         self._path, self._generation, self._settings, self._drain_s, self._logger = path, generation, settings_json, drain_s, logger
         self._models: dict[str, ModelRoute] = {}
         self._stats: dict[Replica, EndpointStats] = {}
@@ -61,6 +63,7 @@ class WorkerHub:
         self._retiring = False
         self._workers: set[WorkerLink] = set()
         self._ledger = Ledger()
+        self._awaited = Awaited()
         self._applied: dict[int, int] = {}
         """Slot → revision that its worker routes by, also while that is not connected."""
         self._metrics = WorkerMetrics()
@@ -137,6 +140,14 @@ class WorkerHub:
     def in_flight(self) -> Counter[Replica]:
         """Requests in flight per replica, over all workers."""
         return self._ledger.total()
+
+    def waiting(self) -> Counter[str]:
+        """Requests that wait for a replica, per model, over all workers; those refused just now are among them."""
+        return self._awaited.total(time.monotonic())
+
+    def counts(self) -> dict[str, Counts]:
+        """What our own workers have counted of each model since this began."""
+        return counts(self._metrics.of(self._generation))
 
     def snapshot(self) -> Snapshot:
         """All workers' metrics as one; what workers counted that are gone stays in."""
@@ -236,6 +247,9 @@ class WorkerHub:
                 self.changed.set()
                 if len(self._workers) > 1 or self._report is not None:
                     self._tell_soon()
+            case link.Waiting(models):
+                self._awaited.report(worker, models, time.monotonic())
+                self.changed.set()
             case link.Failures(replicas):
                 self._tell_others(worker, link.Suspects(replicas))
                 self._gather(self._failures, replicas)
@@ -261,6 +275,7 @@ class WorkerHub:
         self._workers.discard(worker)
         worker.left()
         self._ledger.forget(worker)
+        self._awaited.forget(worker)
         self._metrics.left(worker.process)
         self.changed.set()
         self._tell_soon()

@@ -1,6 +1,6 @@
 """What the control process and a gateway worker say to each other over their Unix socket.
 
-    worker → control: Hello, Applied, Charges, Failures, Events, MetricsReport, Explanations
+    worker → control: Hello, Applied, Charges, Waiting, Failures, Events, MetricsReport, Explanations
     control → worker: Welcome, ShareEvents, Table, Stats, ChargesElsewhere, Suspects, Events, Explain, Retire
 
 Frames are a 4-byte big-endian length and a MessagePack body. Charges are counts, not differences; a new
@@ -45,6 +45,13 @@ class Charges(msgspec.Struct, frozen=True, tag=True):
 
     in_flight: tuple[tuple[str, str, int], ...]
     """(model_uid, replica_id, count)."""
+
+
+class Waiting(msgspec.Struct, frozen=True, tag=True):
+    """The worker's requests that wait for a replica, for the models where that changed."""
+
+    models: tuple[tuple[str, int, int], ...]
+    """(model_uid, held now, refused since the frame before)."""
 
 
 class Failures(msgspec.Struct, frozen=True, tag=True):
@@ -127,7 +134,7 @@ class Events(msgspec.Struct, frozen=True, tag=True):
     events: tuple[RouteEvent, ...]
 
 
-Up = Hello | Applied | Charges | Failures | Events | MetricsReport | Explanations
+Up = Hello | Applied | Charges | Waiting | Failures | Events | MetricsReport | Explanations
 Down = Welcome | ShareEvents | Table | Stats | ChargesElsewhere | Suspects | Events | Explain | Retire
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 
 from nebula_core.gateway import link
+from nebula_core.gateway.data_path.waiting import WaitingRoom
 from nebula_core.metrics import Metrics
 from nebula_core.router.candidate import Candidate
 from nebula_core.router.router import Router
@@ -21,8 +22,8 @@ METRICS_EVERY = 50
 class Reporter:
     """Gathers what changed and sends it, a few times a second, only when there is something to tell."""
 
-    def __init__(self, router: Router, metrics: Metrics) -> None:
-        self._router, self._metrics = router, metrics
+    def __init__(self, router: Router, metrics: Metrics, room: WaitingRoom | None = None) -> None:
+        self._router, self._metrics, self._room = router, metrics, room
         self._charged: set[Candidate] = set()
         self._told: tuple[object, ...] = ()
 
@@ -30,10 +31,13 @@ class Reporter:
         """Report over this connection until it ends. A new connection is told everything."""
         self._router.touched.update(self._charged)
         self._told = ()
+        if self._room is not None:
+            self._room.tell_again()
         turn = 0
         while not writer.is_closing():
             if writer.transport.get_write_buffer_size() < MOST_UNSENT:
                 self.tell_charges(writer)
+                self._tell_waiting(writer)
                 self._tell_failures(writer)
                 self._tell_events(writer)
                 if turn % METRICS_EVERY == 0:
@@ -53,6 +57,10 @@ class Reporter:
                 if _replica(candidate) in counts:
                     counts[_replica(candidate)] += candidate.charged
             link.write(writer, link.Charges(tuple((uid, replica, count) for (uid, replica), count in counts.items())))
+
+    def _tell_waiting(self, writer: asyncio.StreamWriter) -> None:
+        if self._room is not None and (news := self._room.take_news()):
+            link.write(writer, link.Waiting(tuple((uid, *held) for uid, held in news.items())))
 
     def _tell_failures(self, writer: asyncio.StreamWriter) -> None:
         failures, self._router.failures = self._router.failures, []

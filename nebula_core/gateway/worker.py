@@ -48,7 +48,8 @@ class DataPath:
         """From the settings in force."""
         metrics = Metrics()
         router, retry = build_routing(settings, metrics)
-        return cls(router, Server(router, settings.gateway, metrics, retry=retry), Reporter(router, metrics))
+        server = Server(router, settings.gateway, metrics, retry=retry)
+        return cls(router, server, Reporter(router, metrics, server.services.room))
 
 
 class Worker:

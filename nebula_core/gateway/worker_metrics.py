@@ -28,6 +28,10 @@ class WorkerMetrics:
         if process in self._snapshots:
             self._snapshots[process] = lasting(self._snapshots[process])
 
+    def of(self, generation: str) -> list[Snapshot]:
+        """What the workers of one control process count, those included that were replaced: together it only grows."""
+        return [self._past, *(snapshot for process, snapshot in self._snapshots.items() if process[0] == generation)]
+
     def snapshot(self) -> Snapshot:
         """All of it as one."""
         return merge([self._past, *self._snapshots.values()])

@@ -36,6 +36,10 @@ class ModelRoute(msgspec.Struct, frozen=True, kw_only=True):
     """Replicas that may be routed to."""
     note: str = ""
     """Why there is none, in words for a client."""
+    off: bool = False
+    """Its operator wants no replica of it, so that none will come."""
+    boot_s: float | None = None
+    """Time that a replica takes to be ready, about, as learned; `None`: not known."""
 
 
 FIRST_PAUSE_S = 0.5

@@ -13,7 +13,7 @@ Identity = tuple[str, str, str, int]
 class Model:
     """One model of the live table. `candidates` is replaced when its membership changes, and never changed in place."""
 
-    __slots__ = ("aliases", "candidates", "created", "first_byte_timeout_s", "model_uid", "note", "strategy")
+    __slots__ = ("aliases", "boot_s", "candidates", "created", "first_byte_timeout_s", "model_uid", "note", "off", "strategy")
 
     def __init__(self, model_uid: str) -> None:
         self.model_uid = model_uid
@@ -21,7 +21,8 @@ class Model:
         self.created = 0
         self.strategy: str | None = None
         self.first_byte_timeout_s: float | None = None
-        self.note = ""
+        self.note, self.off = "", False
+        self.boot_s: float | None = None
         self.candidates: list[Candidate] = []
 
     def update(self, route: ModelRoute, departed: dict[Identity, Candidate]) -> list[Candidate]:
@@ -30,7 +31,7 @@ class Model:
         Returns those that are gone.
         """
         self.aliases, self.created, self.strategy, self.note = route.aliases, route.created, route.strategy, route.note
-        self.first_byte_timeout_s = route.first_byte_timeout_s
+        self.first_byte_timeout_s, self.off, self.boot_s = route.first_byte_timeout_s, route.off, route.boot_s
         before = {_identity(candidate.route): candidate for candidate in self.candidates}
         self.candidates = [_carry_over(before.pop(_identity(new), None) or departed.pop(_identity(new), None), new) for new in route.routes]
         return list(before.values())
@@ -42,6 +43,8 @@ class RoutingTable:
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
         self.applied = False
+        self.changed: Callable[[], None] = _nobody
+        """Called at the end of every update: who waits for a replica may go on."""
         self.find: Callable[[str], Model | None] = self.models.get
         """The model that a client means by a name: its `model_uid` or an alias. A method of the index, so that it costs no Python frame."""
         self._replicas: dict[tuple[str, str], Candidate] = {}
@@ -64,6 +67,7 @@ class RoutingTable:
             for candidate in self._replicas.values():
                 candidate.set_charged_elsewhere(0)  # a new connection tells anew what the others have
         self.applied = True
+        self.changed()
         return gone
 
     def replica(self, model_uid: str, replica_id: str) -> Candidate | None:
@@ -73,6 +77,10 @@ class RoutingTable:
     def _index(self) -> None:
         self.find = ({alias: model for model in self.models.values() for alias in model.aliases} | self.models).get
         self._replicas = {(uid, c.route.replica_id): c for uid, model in self.models.items() for c in model.candidates}
+
+
+def _nobody() -> None:
+    """Nobody waits for a change."""
 
 
 def _identity(route: Route) -> Identity:

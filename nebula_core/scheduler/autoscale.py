@@ -75,17 +75,20 @@ def decide(
     last: Scaling, request: ModelRequest, signals: ScalingSignals, proposal: Proposal, shortage: str, limits: Limits, now: float
 ) -> Scaling:
     """What a policy's proposal comes to. `shortage` says why replicas that were asked for have no place; empty: all have one."""
-    number, note = _awake(last.replicas, signals, proposal.replicas)
-    if not note and number is not None:
-        number, note = _limited(number, last, request, signals, shortage, limits, now)
-    why = "; ".join(filter(None, (proposal.reason, note)))
+    number, why = _awake(last.replicas, signals, proposal.replicas)
+    if not why:
+        number, note = (None, "") if number is None else _limited(number, last, request, signals, shortage, limits, now)
+        why = "; ".join(filter(None, (proposal.reason, note)))
     after = _changed(last, last.replicas if number is None else _within(request, number), why, now)
     return msgspec.structs.replace(after, at=now, reason=why, proposed=proposal.replicas, inputs=proposal.inputs, memory=proposal.memory)
 
 
 def _awake(replicas: int, signals: ScalingSignals, proposed: int | None) -> tuple[int | None, str]:
-    """A model at zero has no load to show: a request for it is reason enough for a replica, at once."""
-    if replicas == 0 and ((signals.in_flight or 0) > 0 or (signals.waiting or 0) > 0):
+    """A model at zero has no load to show: a request that waits for it is reason enough for a replica, at once.
+
+    One in flight that does not wait is on a replica that drains, and needs no other.
+    """
+    if replicas == 0 and (signals.in_flight if signals.waiting is None else signals.waiting):
         return 1, "a request for it wakes it"
     return proposed, ""
 

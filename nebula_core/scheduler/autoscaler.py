@@ -52,7 +52,7 @@ class Autoscaler:
 
     def is_called(self, load: Load) -> bool:
         """Whether somebody waits for a model that has no replicas: it is looked at then, due or not."""
-        return any(account.replicas == 0 and load.in_flight(uid) for uid, account in self._accounts.items())
+        return any(account.replicas == 0 and load.is_called(uid) for uid, account in self._accounts.items())
 
     def _look(self, request: ModelRequest, observed: Observed, load: Load | None, now: float) -> Scaling:
         uid = request.model_uid
@@ -66,8 +66,8 @@ class Autoscaler:
         if (refusal := self._refusal(request, name)) is not None:
             return last if last.reason == refusal and not last.policy else freeze(last, refusal, clock)
         is_due = last.policy != name or clock - last.at >= self._every_s - EARLY_S
-        if not is_due and not (last.replicas == 0 and load.in_flight(uid)):
-            return last
+        if not is_due and not (last.replicas == 0 and load.is_called(uid)):
+            return boots.learn(last, demand.running(uid, observed), observed, clock)  # a boot may be shorter than the time between looks
         return self._ask(name, last, request, observed, load, clock)
 
     def _refusal(self, request: ModelRequest, name: str) -> str | None:

@@ -24,8 +24,12 @@ def learn(account: Scaling, running: list[Assignment], observed: Observed, now: 
         if not observed.ready(assignment):
             if since is not None or len(booting) < MOST_WATCHED:
                 booting[_key(assignment)] = now if since is None else since
-        elif since is not None and now - since <= patience_s(boot_s):
+        elif since is not None and 0 <= now - since <= patience_s(
+            boot_s
+        ):  # the clock of a new leader may be behind what the last one noted
             boot_s = _smoothed(boot_s, now - since)
+    if (boot_s, booting) == (account.boot_s, account.booting):
+        return account
     return msgspec.structs.replace(account, boot_s=boot_s, booting=booting)
 
 

@@ -29,6 +29,11 @@ class Load:
         """Requests in flight or waiting at all gateways; `None`: there is no gateway to know."""
         return sum(max(0, gateway.demand.get(uid, 0)) for gateway in self.gateways) if self.gateways else None
 
+    def is_called(self, uid: str) -> bool:
+        """Whether requests wait for a replica; where a gateway does not tell what waits, whether there are any."""
+        traffic = self.traffic(uid)
+        return bool(self.in_flight(uid)) if traffic is None else any(each.waiting > 0 for each in traffic)
+
     def traffic(self, uid: str) -> tuple[Traffic, ...] | None:
         """What each gateway has seen of the model; `None`: one of them has not measured it, or there is none."""
         if not self.gateways or any(gateway.traffic is None for gateway in self.gateways):

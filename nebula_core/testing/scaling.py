@@ -123,6 +123,16 @@ class ScalingContract(ABC):
         proposals, _ = ask_often(self.make_policy(), [(LOOK_S, signals)] * 60)
         assert all(proposal.replicas is None or proposal.replicas >= 2 for proposal in proposals)
 
+    def test_a_model_at_zero_that_nobody_asks_for_stays_there(self) -> None:
+        """It has no engine to tell its load, and the core wakes it when somebody comes."""
+        idle = ready("0", kv=0.0, running=0.0, pending=0.0)
+        served = ScalingSignals(model_uid="m", wanted=1, replicas=(idle,), in_flight=0.0, waiting=0.0, arrivals_per_s=0.0)
+        for signals in (served, msgspec.structs.replace(served, waiting=None, arrivals_per_s=None)):
+            asleep = msgspec.structs.replace(signals, wanted=0, replicas=())
+            proposals, _ = ask_often(self.make_policy(), [*[(LOOK_S, signals)] * 60, *[(LOOK_S, asleep)] * 60])
+            assert proposals[59].replicas == 0
+            assert {proposal.replicas for proposal in proposals[60:]} <= {0, None}
+
     def test_what_a_stranger_remembered_is_forgotten(self) -> None:
         """Another policy's memory, or that of a newer version."""
         signals = ScalingSignals(model_uid="m", wanted=1, replicas=(ready("0", kv=0.1, running=1.0, pending=0.0),), in_flight=1.0)

@@ -49,6 +49,13 @@ class First(Strategy):
         return Pick(candidates[0], "first")
 
 
+class LeastLoaded(Strategy):
+    """Goes by charges, so that a test sees that they count."""
+
+    def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick:
+        return Pick(min(candidates, key=lambda candidate: candidate.load), "least_loaded")
+
+
 @dataclass
 class Seen:
     """One request as an engine got it."""
@@ -267,7 +274,8 @@ def gateway(stack: AsyncExitStack):
         table.update([ModelRoute(model_uid="m", aliases=aliases, created=7, routes=routes, note="it is loading"), *models], whole=True)
         metrics = Metrics()
         logger = logging.getLogger("test")
-        router = Router(table, {"first": First()}, default="first", fallback="first", clock=time.monotonic, metrics=metrics, logger=logger)
+        strategies = {"first": First(), "least_loaded": LeastLoaded()}
+        router = Router(table, strategies, default="first", fallback="first", clock=time.monotonic, metrics=metrics, logger=logger)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         server = Server(router, GatewaySettings(**settings), metrics, retry=retry, limits=limits or Limits())

@@ -1,7 +1,19 @@
 import pytest
 
-from nebula_core.gateway.feed import changes, model_route
-from nebula_core.types import DRAIN, READY, RUN, STARTING, Assignment, EndpointInfo, ModelRequest, PlacementPlan, ReplicaSpec
+from nebula_core.gateway.feed import boot_s, changes, model_route
+from nebula_core.types import (
+    DRAIN,
+    READY,
+    RUN,
+    STARTING,
+    Assignment,
+    EndpointInfo,
+    ModelRequest,
+    ModelStatus,
+    PlacementPlan,
+    ReplicaSpec,
+    Scaling,
+)
 
 REQUEST = ModelRequest(model_uid="org/m", engine="e", aliases=("m",), created=7)
 SPEC = ReplicaSpec(model_uid="org/m", engine="e")
@@ -66,3 +78,25 @@ def test_only_what_changed_is_sent():
     table = changes(before, after, revision=9)
     assert (table.revision, table.whole, table.removed) == (9, False, ("a",))
     assert table.models == (after["c"],)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "off"),
+    [
+        ({"replicas": 0}, True),
+        ({"replicas": 1}, False),
+        ({"replicas": 0, "min_replicas": 0, "max_replicas": 2}, False),
+        ({"replicas": 1, "min_replicas": 0, "max_replicas": 0}, True),
+    ],
+)
+def test_a_model_that_no_request_can_wake_is_off(numbers, off):
+    assert model_route(ModelRequest(model_uid="m", engine="e", **numbers), None, []).off is off
+
+
+@pytest.mark.parametrize(("learned", "told"), [(None, None), (0.834, 0.83), (12.34, 12.0), (12.41, 12.0), (123.4, 120.0)])
+def test_a_learned_boot_that_changes_little_changes_no_route(learned, told):
+    assert boot_s(ModelStatus(model_uid="m", scaling=Scaling(replicas=0, boot_s=learned))) == told
+
+
+def test_without_an_account_the_time_of_a_boot_is_not_known():
+    assert (boot_s(None), boot_s(ModelStatus(model_uid="m"))) == (None, None)

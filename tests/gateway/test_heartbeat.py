@@ -12,12 +12,12 @@ import pytest
 
 from nebula_core.background import background
 from nebula_core.errors import StoreError, StoreUnavailable
-from nebula_core.gateway.heartbeat import Heartbeat
+from nebula_core.gateway.heartbeat import Heartbeat, must_write
 from nebula_core.interfaces import Delete, Put
 from nebula_core.store import codec, keys
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
 from nebula_core.store.mirror import following
-from nebula_core.types import GatewayStatus
+from nebula_core.types import GatewayStatus, Traffic
 
 logger = logging.getLogger("test")
 KEY = keys.gateway("g")
@@ -123,3 +123,22 @@ async def test_a_busy_gateway_does_not_press_a_store_that_is_away_and_says_so_on
         behind = gateway.demand
         await found(store, lambda status: status.applied_revision > behind)
     assert caplog.text.count("it serves on") == 1
+
+
+def told(**traffic: Traffic) -> tuple[str, GatewayStatus]:
+    return "lease", GatewayStatus(gateway_id="g", address="here:1", traffic=traffic)
+
+
+def test_a_call_for_a_model_without_a_replica_is_written_at_once_and_however_many_follow_only_when_due():
+    quiet, called, more = told(), told(m=Traffic(waiting=1)), told(m=Traffic(waiting=20))
+    assert must_write(called, quiet, overdue=False)
+    assert not must_write(more, called, overdue=False)
+    assert must_write(told(m=Traffic(waiting=20), n=Traffic(waiting=1)), called, overdue=False)
+    assert must_write(more, called, overdue=True)
+    assert not must_write(quiet, called, overdue=False)
+
+
+def test_requests_that_find_a_replica_are_told_when_it_is_due():
+    busy = told(m=Traffic(arrivals_per_s=4.0))
+    assert not must_write(busy, told(), overdue=False)
+    assert must_write(busy, told(), overdue=True)

@@ -100,8 +100,8 @@ async def test_an_unknown_model_is_a_404_and_names_no_more_than_twenty(gateway):
     assert running.series("nebula_request_total").keys() == {("404",)}
 
 
-async def test_a_known_model_without_a_replica_is_a_503_that_says_why_and_when(gateway):
-    answer = await (await gateway()).ask()
+async def test_a_known_model_without_a_replica_is_a_503_that_says_why_and_when_if_nothing_may_wait(gateway):
+    answer = await (await gateway(wait_s=0)).ask()
     assert (answer.status, answer.field(b"retry-after"), error_of(answer)["code"]) == (503, [b"5"], "no_ready_replica")
     assert "it is loading" in error_of(answer)["message"]
 
@@ -128,7 +128,7 @@ async def test_another_request_id_is_replaced(gateway, engine, given):
 
 
 async def test_every_request_gets_an_id_of_its_own_errors_included(gateway):
-    running = await gateway()
+    running = await gateway(wait_s=0)
     ids = {(await running.ask(body)).field(b"x-request-id")[0] for body in (b"{", b'{"model":"m"}', b'{"model":"none"}')}
     ids |= set((await running.raw(b"nonsense\r\n\r\n")).field(b"x-request-id"))
     assert len(ids) == 4

@@ -213,6 +213,34 @@ async def test_a_worker_that_is_silent_or_leaves_is_left_out(hub, connect):
     assert await asking == ((), 0)
 
 
+async def test_what_waits_at_the_workers_is_added_and_forgotten_with_them(hub, connect, until):
+    one, two = await connect(slot=0), await connect(slot=1, pid=2)
+    one.tell(link.Waiting((("m", 2, 0),)))
+    two.tell(link.Waiting((("m", 3, 0), ("n", 1, 0))))
+    await until(lambda: hub.waiting() == {"m": 5, "n": 1})
+    assert hub.changed.is_set()
+    two.writer.close()
+    await until(lambda: hub.waiting() == {"m": 2})
+
+
+def picks(count: float) -> link.MetricsReport:
+    metrics = Metrics()
+    metrics.counter("nebula_route_total", "", ("model_uid", "status")).labels("m", "picked").inc(count)
+    return link.MetricsReport(metrics.snapshot())
+
+
+async def test_counts_are_of_our_own_workers_and_outlive_them(hub, connect, until):
+    """What a worker has counted that an earlier process left behind did not come in our time."""
+    worker, left_behind = await connect(slot=0), await connect(slot=0, pid=2, generation="before")
+    worker.tell(picks(3))
+    left_behind.tell(picks(1000))
+    await until(lambda: hub.counts() and hub.snapshot()[0].samples[0].value == 1003)
+    assert hub.counts()["m"].arrivals == 3
+    worker.writer.close()
+    (await connect(slot=0, pid=3)).tell(picks(4))
+    await until(lambda: hub.counts()["m"].arrivals == 7)
+
+
 class FakeRouter:
     """As much of a router as a reporter looks at."""
 

@@ -246,7 +246,7 @@ async def test_a_drain_does_not_wait_for_a_pause_longer_than_it_may(gateway, eng
     await running.at_rest()
 
 
-# --- no replica
+# --- no replica, and none is waited for
 
 
 def route(url: str, incarnation: int = 1) -> ModelRoute:
@@ -255,7 +255,7 @@ def route(url: str, incarnation: int = 1) -> ModelRoute:
 
 
 async def test_a_replica_that_comes_during_the_pause_is_asked(gateway, engine, until):
-    running = await gateway(retry=backoff(pause_s=0.3))
+    running = await gateway(retry=backoff(pause_s=0.3), wait_s=0)
     client = await running.connect()
     client.post()
     await until(lambda: retries(running) == {"no_candidate": 1})
@@ -282,7 +282,7 @@ async def test_a_replica_that_was_lost_with_the_request_is_not_asked_again(gatew
 
 @pytest.mark.parametrize(("url", "words"), [((), "it is loading"), (("http://127.0.0.1:1",), "accepts connections")])
 async def test_there_is_one_pause_and_then_the_client_is_told(gateway, url, words):
-    running = await gateway(*url, retry=backoff())
+    running = await gateway(*url, retry=backoff(), wait_s=0)
     answer = await running.ask()
     assert (answer.status, retries(running)) == (503, {"no_candidate": 1})
     error = json.loads(answer.body)["error"]

@@ -105,7 +105,11 @@ def test_the_last_one_ends_only_where_no_request_is_known_to_be(signals, replica
 def test_a_request_wakes_a_model_at_once(signals):
     asleep = at(0, changed_at=999.0, grown_at=999.0)
     scaling = decided(asleep, None, request=model(min_replicas=0), **signals)
-    assert (scaling.replicas, scaling.reason) == (1, "by its figures; a request for it wakes it")
+    assert (scaling.replicas, scaling.reason) == (1, "a request for it wakes it")
+
+
+def test_a_request_on_a_replica_that_drains_wakes_no_other():
+    assert decided(at(0), None, request=model(min_replicas=0), in_flight=1.0, waiting=0.0).replicas == 0
 
 
 def test_no_replicas_is_no_state_that_a_model_with_a_least_number_can_stay_in():
@@ -323,6 +327,13 @@ def test_a_model_at_zero_is_looked_at_as_soon_as_somebody_asks_for_it():
     assert autoscaler.is_called(calling)
     assert look(autoscaler, model(replicas=0, min_replicas=0), asleep, calling, now=100.1).replicas == 1
     assert not autoscaler.is_called(calling)
+
+
+def test_a_boot_is_learned_though_it_is_shorter_than_the_time_between_two_looks():
+    autoscaler = asking(Says(None))
+    for now, observed in ((0.0, world()), (1.0, world(r=STARTING)), (4.5, world(r=READY))):
+        account = look(autoscaler, model(), observed, now=now)
+    assert (account.boot_s, account.booting) == (3.5, {})
 
 
 def test_while_the_store_is_gone_nothing_is_asked_and_an_operator_is_followed():

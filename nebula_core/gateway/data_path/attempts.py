@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nebula_core.gateway.data_path.pool import Endpoint
     from nebula_core.gateway.data_path.recovery import Break
     from nebula_core.gateway.data_path.services import Services
+    from nebula_core.gateway.data_path.waiting import Place
     from nebula_core.router.guard import Charge
     from nebula_core.router.table import Model
 
@@ -59,8 +60,8 @@ class Attempts(Receiver):
         self._recovery: Recovery | None = None
         """Made when an attempt fails, for few do."""
         self._charge: Charge | None = None
-        self._waiting: asyncio.Task[None] | asyncio.TimerHandle | None = None
-        """A connection being opened, or the pause before the next attempt."""
+        self._waiting: asyncio.Task[None] | asyncio.TimerHandle | Place | None = None
+        """A connection being opened, the pause before the next attempt, or a place in the waiting room."""
         self._connection: EngineConnection | None = None
         self._delivery: Delivery | None = None
         """The answer, once its head is there."""
@@ -78,7 +79,7 @@ class Attempts(Receiver):
         services, recovery = self._services, self._recovery
         charge = services.router.pick(self._model, self._routed, () if recovery is None else recovery.tried)
         if charge is None:
-            self._go_on(self._recover().without_candidate())
+            self._without_candidate()
             return
         self._charge = charge
         try:
@@ -127,6 +128,22 @@ class Attempts(Receiver):
             connection.transport.pause_reading()
         client.deadline = services.now + (self._model.first_byte_timeout_s or services.first_byte_s)
 
+    # --- when there is no replica
+
+    def _without_candidate(self) -> None:
+        """Where none is ready, wait for one. That all were tried in vain is another matter: the retry policy says what follows."""
+        services, model = self._services, self._model
+        if model.candidates or not services.room.wait_s:
+            self._go_on(self._recover().without_candidate())
+            return
+        size, waited_s = len(self._request.body), services.clock() - self._started
+        refusal = services.room.refusal(model, size, waited_s)
+        if refusal is not None:
+            self._answer(refusal)
+            return
+        self._client.deadline = math.inf  # the wait ends by itself
+        self._waiting = services.room.enter(model, size, waited_s, self._attempt_again, self._answer)
+
     # --- when it fails
 
     def _recover(self) -> Recovery:
@@ -160,7 +177,7 @@ class Attempts(Receiver):
     def _go_on(self, pause: float | None) -> None:
         """Make the next attempt after so many seconds; `None`: tell the client why there is none."""
         if pause is None:
-            self._answer(self._recover().refusal(self._services.first_byte_s))
+            self._answer(self._recover().refusal(self._services.first_byte_s, self._services.room))
         elif pause > 0:
             self._client.deadline = math.inf  # the pause ends by itself
             self._waiting = asyncio.get_running_loop().call_later(pause, self._attempt_again)

@@ -5,6 +5,7 @@ These are answers, not exceptions; `Refused` only carries one out of the reading
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from nebula_core.gateway.data_path.answers import Answer, json_answer
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 NAMES_SHOWN = 20
 """Known models that a 404 names, and characters of a name that it repeats, times ten: an answer stays small."""
 RETRY_AFTER_S = 5
+LONGEST_RETRY_AFTER_S = 60
+"""OpenAI's clients take no notice of what is longer."""
+NONE_WANTED = "Its operator has set it to 0 replicas; `nebula models scale` changes that."
+NO_ROOM = "No more requests may wait for one ([gateway] wait_requests, wait_bytes)."
+STOPPING = "This gateway stops."
 EXAMPLE = '{"model": "NAME", ...}'
 
 
@@ -93,10 +99,22 @@ def unknown_model(name: str, known: Collection[str]) -> Answer:
     return invalid(message, status=404, param="model", code="model_not_found")
 
 
-def no_replica(model_uid: str, note: str) -> Answer:
-    """The model is known, but nothing can serve it now."""
-    message = f'The model "{model_uid}" has no replica that can serve it now{": " + note if note else ""}. Try again in {RETRY_AFTER_S} s.'
-    return unavailable(message, code="no_ready_replica", lines=(b"retry-after: %d\r\n" % RETRY_AFTER_S,))
+def no_replica(model_uid: str, note: str, why: str = "", seconds: int = RETRY_AFTER_S) -> Answer:
+    """The model is known, but nothing can serve it now. `why` says in a sentence why the request does not wait for what can."""
+    state = f'The model "{model_uid}" has no replica that can serve it now{": " + note if note else ""}.'
+    message = " ".join(filter(None, (state, why, f"Try again in {seconds} s.")))
+    return unavailable(message, code="no_ready_replica", lines=(b"retry-after: %d\r\n" % seconds,))
+
+
+def waited_long(seconds: float) -> str:
+    """Why a request does not wait any longer."""
+    return f"The request has waited {seconds:g} s for one."
+
+
+def retry_after_s(boot_s: float | None, elapsed_s: float) -> int:
+    """When a replica that boots since `elapsed_s` seconds should be ready, in whole seconds from now that clients accept."""
+    left = math.ceil(boot_s - elapsed_s) if boot_s is not None else 0
+    return min(left, LONGEST_RETRY_AFTER_S) if left > 0 else RETRY_AFTER_S
 
 
 def unreachable(model_uid: str) -> Answer:

@@ -16,6 +16,7 @@ from nebula_core.interfaces import FailedAttempt
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.answers import Answer
     from nebula_core.gateway.data_path.retries import Retries
+    from nebula_core.gateway.data_path.waiting import WaitingRoom
     from nebula_core.interfaces import Cause
     from nebula_core.router.candidate import Candidate
     from nebula_core.router.table import Model
@@ -58,7 +59,7 @@ class Recovery:
         pause = self._pause(failure)
         if pause is None:
             return None
-        if all(other in self.tried for other in self._model.candidates):
+        if self._model.candidates and all(other in self.tried for other in self._model.candidates):
             return self.without_candidate()
         return self._again(pause, failure, failure)
 
@@ -81,7 +82,7 @@ class Recovery:
         self.tried = self._lost
         return self._again(pause, "no_candidate", "no_candidate")
 
-    def refusal(self, first_byte_s: float) -> Answer:
+    def refusal(self, first_byte_s: float, room: WaitingRoom) -> Answer:
         """What the client is told when no attempt follows. `first_byte_s`: what holds for models without a timeout of their own."""
         model_uid = self._model.model_uid
         match self._failure:
@@ -92,7 +93,7 @@ class Recovery:
             case "timeout":
                 return errors.engine_silent(model_uid, self._model.first_byte_timeout_s or first_byte_s)
             case _:
-                return errors.no_replica(model_uid, self._model.note)
+                return errors.no_replica(model_uid, self._model.note) if self._model.candidates else room.without_waiting(self._model)
 
     def _pause(self, cause: Cause, status: int = 0, retry_after: float | None = None) -> float | None:
         """What the policy says."""

@@ -19,6 +19,7 @@ from nebula_core.gateway.data_path.measures import Measures
 from nebula_core.gateway.data_path.pool import Pool
 from nebula_core.gateway.data_path.retries import Retries
 from nebula_core.gateway.data_path.services import Limits, Services
+from nebula_core.gateway.data_path.waiting import WaitingRoom
 from nebula_core.interfaces import Retry
 from nebula_core.metrics import Metrics
 from nebula_core.settings import GatewaySettings
@@ -36,6 +37,8 @@ libuv accepts one per listening descriptor and turn, so that a crowd of new clie
 descriptors of the one socket: each costs a new connection about 1 us.
 """
 SLOWEST_SWEEP_S = 0.5
+FAREWELL_S = 0.2
+"""How long a drain that is at its end waits until the last refusals are sent."""
 DEFAULT_LIMITS = Limits()
 
 
@@ -59,6 +62,7 @@ class Server:
             limits=limits,
             measures=measures,
             retries=Retries(retry, measures, metrics, clock),
+            room=WaitingRoom(router.table, settings, metrics, clock),
             cors=Cors(settings.cors_origins),
             pool=Pool(limits),
             clock=clock,
@@ -94,23 +98,32 @@ class Server:
         return ClientConnection(self.services)
 
     async def drain(self, deadline_s: float) -> None:
-        """Accept nothing more, let running requests finish for up to `deadline_s` seconds, then cut them off."""
+        """Accept nothing more, let running requests finish for up to `deadline_s` seconds, then cut them off.
+
+        Those that still wait for a replica then are told to come again.
+        """
         services = self.services
         services.draining = True
         for server in self._servers:
             server.close()
         for connection in tuple(services.connections):
             connection.drain()
-        if services.connections:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline_s):
-                    await services.emptied.wait()
+        await self._emptied(deadline_s)
+        if services.room.close():
+            await self._emptied(FAREWELL_S)
         for connection in tuple(services.connections):
             connection.cut()
         services.pool.close()
         await asyncio.sleep(0)  # lets the loop deliver the ends of all these connections
         if services.tasks:
             await asyncio.wait(tuple(services.tasks))
+
+    async def _emptied(self, seconds: float) -> None:
+        """Wait until no connection is left, for so long at most."""
+        if self.services.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.services.emptied.wait()
 
     def _sweep(self) -> None:
         """Look at all deadlines: one timer for all connections costs nothing per request, and 0.4 ms for 10,000 of them."""

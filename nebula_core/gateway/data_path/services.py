@@ -13,6 +13,7 @@ from nebula_core.gateway.data_path.http import Request
 from nebula_core.gateway.data_path.measures import Measures
 from nebula_core.gateway.data_path.pool import Pool
 from nebula_core.gateway.data_path.retries import Retries
+from nebula_core.gateway.data_path.waiting import WaitingRoom
 from nebula_core.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Services:
     limits: Limits
     measures: Measures
     retries: Retries
+    room: WaitingRoom
     cors: Cors
     pool: Pool
     clock: Callable[[], float]

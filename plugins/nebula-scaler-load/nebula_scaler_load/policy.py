@@ -61,7 +61,7 @@ class LoadPolicy(ScalingPolicy):
 
     def _decide(self, reading: Reading, wanted: int, seen: Memory, now: float) -> tuple[int | None, str]:
         if not reading.ready:
-            return None, f"no replica is ready, {reading.coming} starting"
+            return None, f"no replica is ready, {reading.coming} starting" if wanted else "there are none until somebody asks for it"
         if reading.caches is None and reading.pending is None:
             return None, "too few replicas tell their load"
         caches, queue = (

@@ -25,7 +25,7 @@ class Reading:
     in_flight: float | None
     """Requests anywhere: as gateways count, else as engines do."""
     is_whole: bool
-    """Whether every ready replica and every gateway has told its load."""
+    """Whether every ready replica and every gateway has told its load; a model at zero has no replica to tell any."""
 
     @property
     def is_idle(self) -> bool:
@@ -38,7 +38,8 @@ def read(signals: ScalingSignals) -> Reading:
     ready = [replica for replica in signals.replicas if replica.ready]
     coming = sum(replica.starting_s is not None and not replica.ready for replica in signals.replicas)
     told = [replica.stats for replica in ready if replica.stats is not None]
-    running, queued = _total(told, "running", len(ready)), _total(told, "pending", len(ready))
+    is_at_zero = not signals.wanted and not signals.replicas
+    running, queued = (0.0, 0.0) if is_at_zero else (_total(told, "running", len(ready)), _total(told, "pending", len(ready)))
     usages = [stats.kv_cache_usage for stats in told if stats.kv_cache_usage is not None]
     computed = None if running is None or queued is None else running + queued
     tells_all = len(told) == len(ready) > 0 and all(stats.running is not None and stats.pending is not None for stats in told)
@@ -50,7 +51,7 @@ def read(signals: ScalingSignals) -> Reading:
         queue=None if queued is None else queued + (signals.waiting or 0.0),
         usage=sum(usages) / len(usages) if usages else None,
         in_flight=computed if signals.in_flight is None else signals.in_flight,
-        is_whole=tells_all and signals.in_flight is not None,
+        is_whole=(tells_all or is_at_zero) and signals.in_flight is not None,
     )
 
 
