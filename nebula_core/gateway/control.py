@@ -176,7 +176,7 @@ class GatewayControl:
             endpoints.setdefault(endpoint.model_uid, []).append(endpoint)
         for model_uid in model_uids:
             request = self._mirror.get(keys.model_request(model_uid), ModelRequest)
-            if request is None:
+            if request is None or request.model_uid != model_uid:  # somebody wrote it by hand, and the scheduler says so
                 self._models.pop(model_uid, None)
                 continue
             plan = self._mirror.get(keys.placement(model_uid), PlacementPlan)

@@ -37,6 +37,9 @@ class Goals:
         known = self._known.get(uid)
         if known is not None and known[0] is request and known[1] == number:
             return known
+        if request.model_uid != uid:
+            why = f'{keys.model_request(uid)} holds a request for the model "{request.model_uid}"; load "{uid}" anew, or unload it'
+            return request, number, Refusal(number, why)
         return request, number, self._ask(msgspec.structs.replace(request, replicas=number))
 
     def _ask(self, request: ModelRequest) -> Goal:

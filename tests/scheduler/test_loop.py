@@ -162,6 +162,15 @@ async def test_a_request_that_cannot_be_read_is_not_taken_for_a_deleted_one(stor
         assert await plan_of(store) == plan
 
 
+async def test_a_request_under_another_models_key_is_refused_by_name(store):
+    async with scheduling(store):
+        await add_node(store)
+        await put(store, keys.model_request("a"), ModelRequest(model_uid="b", engine="fake", replicas=2))
+        status = await eventually(lambda: status_of(store, "a"), 5)
+        assert status.reasons == ('/model_requests/a holds a request for the model "b"; load "a" anew, or unload it',)
+        assert await plan_of(store, "a") is None
+
+
 ODD = [keys.ENDPOINTS, f"{keys.ENDPOINTS}m", f"{keys.ENDPOINTS}m/0/x", f"{keys.PLACEMENTS}m/0", keys.MODEL_REQUESTS]
 
 
