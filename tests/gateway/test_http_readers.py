@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nebula_core.gateway.data_path.answer_reader import AnswerReader, BadAnswerError
+from nebula_core.gateway.data_path.known_heads import KnownHeads
 from nebula_core.gateway.data_path.request_reader import RequestReader
 
 POST = b"POST /v1/x?a=b HTTP/1.1\r\nhost: g\r\nX-Empty:\r\nContent-Type: application/json\r\n"
@@ -27,8 +28,8 @@ REQUESTS = (
 )
 
 
-def read(pieces):
-    reader = RequestReader(lambda request: None, 2000, 1000)
+def read(pieces, known=None):
+    reader = RequestReader(lambda request: None, known or KnownHeads(), 2000, 1000)
     for piece in pieces:
         if not reader.ended:
             reader.feed(piece)
@@ -74,10 +75,10 @@ ANSWERS = (
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_an_answer_split_at_every_byte_is_the_same_answer(answer, surplus):
     def outcome(pieces):
-        reader = AnswerReader()
+        reader = AnswerReader(KnownHeads())
         body = b"".join([reader.feed(piece) for piece in pieces])
         assert reader.complete
-        return body, reader.status, reader.fields, reader.lines, reader.keep_alive
+        return body, reader.head, reader.length
 
     whole = outcome([answer])
     assert outcome([answer + surplus]) == whole
@@ -87,7 +88,7 @@ def test_an_answer_split_at_every_byte_is_the_same_answer(answer, surplus):
 
 @given(st.binary(max_size=100), st.sampled_from(ANSWERS), st.integers(0, 60))
 def test_whatever_an_engine_sends_is_an_answer_or_a_bad_answer(noise, answer, place):
-    reader = AnswerReader()
+    reader = AnswerReader(KnownHeads())
     try:
         reader.feed(answer[:place] + noise + answer[place:])
     except BadAnswerError:
@@ -98,3 +99,93 @@ def test_whatever_an_engine_sends_is_an_answer_or_a_bad_answer(noise, answer, pl
 def test_whatever_a_client_sends_is_read_or_refused(noise, request_, place):
     for refused in (r for r in read([request_[:place] + noise + request_[place:]]) if r[-1]):
         assert refused[-1] in (400, 405, 413, 431)
+
+
+def seen(request):
+    """A request without the one field that a known head does not tell again."""
+    fields = {name: value for name, value in request[2].items() if name != b"content-length"}
+    return *request[:2], fields, *request[3:]
+
+
+HEADS = (
+    POST,
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nConnection: keep-alive\r\nx-request-id: a\r\n",
+    b"POST http://g/v1/x HTTP/1.1\r\nHost: g\r\nConnection: x-a\r\nX-A: b\r\nX-Content-Length: 5\r\n",
+    b"\r\nPOST /v1/x HTTP/1.1\r\nHost: g\r\nX: a\r\n",
+    b"GET /v1/models HTTP/1.1\r\nhost: g\r\n\r\nPOST /v1/x HTTP/1.1\r\nHost: g\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nconnection: close\r\n",
+    b"POST /v1/x HTTP/1.0\r\nconnection: keep-alive\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nconnection: Upgrade\r\nupgrade: h2c\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\ntransfer-encoding: chunked\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nContent-Length: 7\r\n",
+    b"GET /v1/models HTTP/1.1\r\nHost: g\r\n",
+)
+BODIES = (b"", b"hello", b"a" * 900, b"a" * 1001, b"0\r\n\r\n", b"hello, hello\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\nhello")
+messages = st.builds(
+    lambda head, name, body, stated, behind: head + b"%b: %d\r\n\r\n" % (name, len(body) + stated) + body + behind,
+    st.sampled_from(HEADS),
+    st.sampled_from((b"content-length", b"Content-Length", b"CONTENT-LENGTH")),
+    st.sampled_from(BODIES),
+    st.sampled_from((0, 0, 0, 0, -1, 1)),
+    st.sampled_from((b"", b"", b"", b"\r\n", b"POST", REQUESTS[2])),
+)
+
+
+@given(st.lists(messages, max_size=6), st.lists(messages, min_size=1, max_size=3))
+def test_what_was_read_before_changes_nothing_in_what_is_read(before, pieces):
+    known = KnownHeads()
+    for piece in before:
+        read([piece], known)
+    assert [seen(request) for request in read(pieces, known)] == [seen(request) for request in read(pieces)]
+
+
+def test_a_head_that_comes_again_is_not_parsed_again():
+    known = KnownHeads()
+    first = read([POST + b"content-length: 5\r\n\r\nhello"], known)
+    [again] = read([POST + b"content-length: 12\r\n\r\nhello, again"], known)
+    assert b"content-length" not in again[2]  # nobody has asked the parser
+    assert seen(again)[:4] == seen(first[0])[:4]
+    assert again[4] == b"hello, again"
+
+
+ANSWER_HEADS = (
+    b"HTTP/1.1 200 OK\r\nserver: s\r\n",
+    b"HTTP/1.1 200 OK\r\nServer: s\r\nConnection: close\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 100 Continue\r\n",
+    b"HTTP/1.1 204 No\r\n",
+    b"HTTP/1.1 304 Same\r\n",
+    b"HTTP/1.0 200 OK\r\nx: a\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n",
+    b"HTTP/1.1 101 Other\r\nconnection: upgrade\r\nupgrade: h2c\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n",
+)
+answers = st.builds(
+    lambda head, name, body, stated, behind: head + b"%b: %d\r\n\r\n" % (name, len(body) + stated) + body + behind,
+    st.sampled_from(ANSWER_HEADS),
+    st.sampled_from((b"content-length", b"Content-Length")),
+    st.sampled_from(BODIES),
+    st.sampled_from((0, 0, 0, 0, -1, 1)),
+    st.sampled_from((b"", b"", b"", b"\r\n", b"garbage", ANSWERS[0])),
+)
+
+
+def outcome_of(pieces, known):
+    reader = AnswerReader(known)
+    body = b""
+    try:
+        for piece in pieces:
+            body += reader.feed(piece)
+    except BadAnswerError:
+        return "bad"
+    return body, reader.head, reader.length, reader.complete, reader.surplus, reader.ends_with_connection
+
+
+@given(st.lists(answers, max_size=6), answers, st.booleans())
+def test_what_was_answered_before_changes_nothing_in_an_answer(before, answer, torn):
+    known = KnownHeads()
+    for one in before:
+        outcome_of([one], known)
+    pieces = [answer[:30], answer[30:]] if torn else [answer]
+    assert outcome_of(pieces, known) == outcome_of(pieces, KnownHeads())

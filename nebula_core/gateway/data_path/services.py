@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nebula_core.gateway.data_path.cors import Cors
 from nebula_core.gateway.data_path.http import Request
+from nebula_core.gateway.data_path.known_heads import KnownHeads
 from nebula_core.gateway.data_path.measures import Measures
 from nebula_core.gateway.data_path.pool import Pool
 from nebula_core.gateway.data_path.retries import Retries
@@ -72,6 +73,7 @@ class Services:
     now: float
     """The same at the last sweep: exact enough for timeouts, and free."""
     request_ids: Iterator[bytes]
+    known_requests: KnownHeads[Request] = field(default_factory=KnownHeads)
     draining: bool = False
     connections: set[ClientConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)

@@ -43,7 +43,7 @@ class EngineConnection(asyncio.Protocol):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.answer = AnswerReader()
+        self.answer = AnswerReader(endpoint.known_heads)
         self.answered = False
         """Any byte has come back for the present request."""
         self.reused = False
@@ -64,7 +64,9 @@ class EngineConnection(asyncio.Protocol):
         self._receiver = None
         answer, transport = self.answer, self.transport
         unsent = transport.get_write_buffer_size()  # the engine has answered without reading the whole request
-        if answer.surplus or unsent or not answer.keep_alive or transport.is_closing() or not self.endpoint.keep(self):
+        head = answer.head
+        kept = head is not None and head.keep_alive and not (answer.surplus or unsent or transport.is_closing())
+        if not kept or not self.endpoint.keep(self):
             transport.abort()
             return
         transport.resume_reading()
