@@ -7,7 +7,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from nebula_core.gateway.data_path import sse
 from nebula_core.gateway.data_path.http import ANSWER_KEPT, ANSWER_READ, NO_BODY, repeat_field, status_line, without_named
-from nebula_core.gateway.data_path.known_heads import KnownHeads, sized
+from nebula_core.gateway.data_path.known_heads import KnownHeads, Recall
 
 
 class BadAnswerError(Exception):
@@ -34,11 +34,10 @@ class AnswerReader:
     __slots__ = (
         "_between",
         "_fields",
-        "_known",
         "_lines",
         "_parser",
         "_pieces",
-        "_unknown",
+        "_recall",
         "_whole",
         "complete",
         "head",
@@ -48,7 +47,7 @@ class AnswerReader:
     )
 
     def __init__(self, known: KnownHeads[AnswerHead]) -> None:
-        self._known = known
+        self._recall = Recall(known)
         self._fields: dict[bytes, bytes] = {}
         self._lines: list[bytes] = []
         self._pieces: list[bytes] = []
@@ -56,8 +55,6 @@ class AnswerReader:
         self._parser = HttpResponseParser(self)
         self._between = True
         """The parser has read no byte of an answer that is not complete."""
-        self._unknown: tuple[bytes, bytes, bytes] | None = None
-        """What `sized` has made of the bytes that are being parsed: a head that may be learned, the length, and the body."""
         self.surplus = False
         """The engine has sent more than it was asked for: the connection cannot be used again."""
         self.reset()
@@ -78,10 +75,9 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> bytes:
         """Read on; returns the bytes of the answer's body in `data`. Raises `BadAnswerError`."""
-        if self._between and not self.complete:
-            body = self._begin(data)
-            if body is not None:
-                return body
+        if self._between and not self.complete and (body_at := self._recall.find(data)):
+            self.head, self.length, self.complete = self._recall.head, b"%d" % (len(data) - body_at), True
+            return data[body_at:]
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -93,37 +89,20 @@ class AnswerReader:
             del pieces[self._whole :]
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        if self._unknown is not None:
-            self._learn(body)
+        if self._recall.new is not None:
+            self._learn(data, body)
         return body
 
     def close(self) -> None:
         """Break the cycle with the parser, which holds this object's methods."""
         del self._parser
 
-    def _begin(self, data: bytes) -> bytes | None:
-        """The body of an answer that is all in `data`, with a known head; `None`: it has to be parsed."""
-        whole = sized(data)
-        if whole is None:
-            return None
-        key, length, body_at = whole
-        head = self._known.get(key)
-        if head is None:
-            self._unknown = key, length, data[body_at:]
-            return None
-        self.head, self.length, self.complete = head, length, True
-        return data[body_at:]
-
-    def _learn(self, body: bytes) -> None:
-        """Remember the head that was just parsed, if the parser has found in these bytes what `sized` has."""
-        assert self._unknown is not None
-        key, length, expected = self._unknown
-        self._unknown = None
+    def _learn(self, data: bytes, body: bytes) -> None:
+        """Remember the head of the answer that was in `data`, if a head and a length are all there is to it."""
         head = self.head
-        if head is None or head.status in NO_BODY or head.chunked or not self.complete or self.surplus:
-            return
-        if self.length == length and body == expected:
-            self._known.add(key, head)
+        if head is not None and self.complete and not (self.surplus or head.chunked or head.status in NO_BODY):
+            self._recall.learn(data, self.length, body, head)
+        self._recall.new = None
 
     def on_message_begin(self) -> None:
         """The first byte of an answer."""

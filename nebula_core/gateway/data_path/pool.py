@@ -38,7 +38,7 @@ class Endpoint:
         self._port = parts.port or (443 if self._tls else 80)
         self.host_line = b"host: %b\r\n" % parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
         self.prefix = parts.path.rstrip("/").encode()
-        self.known_heads: KnownHeads[AnswerHead] = KnownHeads()
+        self.known_heads: KnownHeads[AnswerHead] = {}
         self.idle: list[EngineConnection] = []
         self.limit = limit
         self.open = 0

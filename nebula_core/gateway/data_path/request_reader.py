@@ -14,7 +14,7 @@ from nebula_core.gateway.data_path import errors, routes
 from nebula_core.gateway.data_path.answers import Answer
 from nebula_core.gateway.data_path.errors import Refused
 from nebula_core.gateway.data_path.http import REQUEST_KEPT, REQUEST_READ, Request, repeat_field, without_named
-from nebula_core.gateway.data_path.known_heads import KnownHeads, sized
+from nebula_core.gateway.data_path.known_heads import KnownHeads, Recall
 
 PARSED_ALWAYS = frozenset((b"expect", b"transfer-encoding"))
 """A head with one of these fields is never taken for known, for it can mean more than a body of the stated length."""
@@ -31,11 +31,11 @@ class RequestReader:
         "_fields",
         "_head_bytes",
         "_identify",
-        "_known",
         "_lines",
         "_max_body_bytes",
         "_max_head_bytes",
         "_parser",
+        "_recall",
         "_target",
         "ended",
         "pending_bytes",
@@ -44,7 +44,7 @@ class RequestReader:
     )
 
     def __init__(self, identify: Callable[[Request], None], known: KnownHeads[Request], max_head_bytes: int, max_body_bytes: int) -> None:
-        self._identify, self._known = identify, known
+        self._identify, self._recall = identify, Recall(known)
         self._max_head_bytes, self._max_body_bytes = max_head_bytes, max_body_bytes
         self._parser = HttpRequestParser(self)
         self._between = True
@@ -67,31 +67,32 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read on; what is complete is then in `ready`."""
-        whole = sized(data) if self._between else None
-        if whole is None:
+        if not self._between:
             self._parse(data)
             return
-        head, length, body_at = whole
-        known = self._known.get(head)
-        if known is None or body_at + self._max_body_bytes < len(data):
-            before = len(self.ready)
-            self._parse(data)
+        body_at = self._recall.find(data)
+        if body_at and len(data) - body_at <= self._max_body_bytes:
+            known, body = self._recall.head, data[body_at:]
+            request = Request(known.method, known.target, known.fields, known.lines, True, False, body, b"", known.known_path)
+            self._identify(request)
+            self.ready.append(request)
+            return
+        before = len(self.ready)
+        self._parse(data)
+        if self._recall.new is not None:
             if len(self.ready) == before + 1:
-                self._learn(head, length, self.ready[-1], data[body_at:])
-            return
-        request = Request(known.method, known.target, known.fields, known.lines, True, False, data[body_at:], b"", known.known_path)
-        self._identify(request)
-        self.ready.append(request)
+                self._learn(data, self.ready[-1])
+            self._recall.new = None
 
-    def _learn(self, head: bytes, length: bytes, request: Request, body: bytes) -> None:
-        """Remember a head, if the parser has found in these bytes what `sized` has, and neither less nor more."""
+    def _learn(self, data: bytes, request: Request) -> None:
+        """Remember the head of the one request that was in `data`, if a head and a length are all there is to it."""
         fields = dict(request.fields)
-        if fields.pop(b"content-length", b"") != length or request.body != body or fields.keys() & PARSED_ALWAYS:
-            return
-        if fields.get(b"connection", b"keep-alive").lower() != b"keep-alive" or request.http10:
+        length = fields.pop(b"content-length", None)
+        if fields.keys() & PARSED_ALWAYS or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive" or request.http10:
             return
         if self._between and request.keep_alive and request.refusal is None:
-            self._known.add(head, Request(request.method, request.target, fields, request.lines, known_path=request.known_path))
+            head = Request(request.method, request.target, fields, request.lines, known_path=request.known_path)
+            self._recall.learn(data, length, request.body, head)
 
     def _parse(self, data: bytes) -> None:
         self.pending_bytes += len(data)

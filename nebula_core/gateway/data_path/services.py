@@ -73,7 +73,7 @@ class Services:
     now: float
     """The same at the last sweep: exact enough for timeouts, and free."""
     request_ids: Iterator[bytes]
-    known_requests: KnownHeads[Request] = field(default_factory=KnownHeads)
+    known_requests: KnownHeads[Request] = field(default_factory=dict)
     draining: bool = False
     connections: set[ClientConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
