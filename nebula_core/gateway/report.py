@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from nebula_core.gateway import link
 from nebula_core.gateway.data_path.waiting import WaitingRoom
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import Candidate
+from nebula_core.router.candidate import Candidate, RouteEvent
 from nebula_core.router.router import Router
 
 CHARGES_S = 0.02
@@ -70,7 +71,8 @@ class Reporter:
     def _tell_events(self, writer: asyncio.StreamWriter) -> None:
         if self._router.shared:
             events, self._router.shared = self._router.shared, []
-            link.write(writer, link.Events(tuple(events)))
+            if lasting := worth_telling(events):
+                link.write(writer, link.Events(lasting))
 
     def _drop_events(self) -> None:
         """What nobody reads is not kept: strategies can do without, and the memory is needed."""
@@ -83,6 +85,21 @@ class Reporter:
         if snapshot != self._told:
             self._told = snapshot
             link.write(writer, link.MetricsReport(snapshot))
+
+
+def worth_telling(events: Sequence[RouteEvent]) -> tuple[RouteEvent, ...]:
+    """The events without those of requests that left nothing behind: over before anybody hears of them, with no prefix to be held.
+
+    Short questions that are answered at once, as embeddings often are, come by the thousand, and to learn of one costs a worker 7 us.
+    """
+    brief: dict[tuple[str, str], bool] = {}
+    """Whether a request that began here on a replica has ended."""
+    for event in events:
+        if event.kind == "charged" and not (event.prefix_blocks is not None and event.prefix_blocks.hashes):
+            brief[event.request_id, event.replica_id] = False
+        elif event.kind in ("finished", "failed") and (key := (event.request_id, event.replica_id)) in brief:
+            brief[key] = True
+    return tuple(event for event in events if not brief.get((event.request_id, event.replica_id)))
 
 
 def _replica(candidate: Candidate) -> tuple[str, str]:

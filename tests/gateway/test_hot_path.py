@@ -32,12 +32,12 @@ from nebula_core.router.router import Router
 from nebula_core.router.table import RoutingTable
 from nebula_core.settings import GatewaySettings
 
-JSON_REQUEST = 91
+JSON_REQUEST = 82
 """Calls for one JSON request and its answer, with the default strategy, metrics and request ids."""
 STREAM = 97
 """Calls for a stream whose events all come at once."""
-EVENT = 5
-"""Calls for each event that comes by itself."""
+EVENT = 6
+"""Calls for each event that comes by itself. One of them says where to read to; it costs no more than what uvloop would do without it."""
 
 ROUNDS = 64
 SLACK = 1.02
@@ -97,7 +97,8 @@ class Path:
         body = BODY % (streamed, self.asked)
         self.client.data_received(REQUEST % (len(body), body))
         for piece in pieces:
-            self.engine.data_received(piece)
+            self.engine.get_buffer(-1)[: len(piece)] = piece
+            self.engine.buffer_updated(len(piece))
 
     @property
     def answered(self) -> float:

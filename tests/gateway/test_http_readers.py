@@ -27,8 +27,8 @@ REQUESTS = (
 )
 
 
-def read(pieces):
-    reader = RequestReader(lambda request: None, 2000, 1000)
+def read(pieces, known=None):
+    reader = RequestReader(lambda request: None, {} if known is None else known, 2000, 1000)
     for piece in pieces:
         if not reader.ended:
             reader.feed(piece)
@@ -74,10 +74,10 @@ ANSWERS = (
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_an_answer_split_at_every_byte_is_the_same_answer(answer, surplus):
     def outcome(pieces):
-        reader = AnswerReader()
+        reader = AnswerReader({})
         body = b"".join([reader.feed(piece) for piece in pieces])
         assert reader.complete
-        return body, reader.status, reader.fields, reader.lines, reader.keep_alive
+        return body, reader.head, reader.length
 
     whole = outcome([answer])
     assert outcome([answer + surplus]) == whole
@@ -87,7 +87,7 @@ def test_an_answer_split_at_every_byte_is_the_same_answer(answer, surplus):
 
 @given(st.binary(max_size=100), st.sampled_from(ANSWERS), st.integers(0, 60))
 def test_whatever_an_engine_sends_is_an_answer_or_a_bad_answer(noise, answer, place):
-    reader = AnswerReader()
+    reader = AnswerReader({})
     try:
         reader.feed(answer[:place] + noise + answer[place:])
     except BadAnswerError:
@@ -98,3 +98,108 @@ def test_whatever_an_engine_sends_is_an_answer_or_a_bad_answer(noise, answer, pl
 def test_whatever_a_client_sends_is_read_or_refused(noise, request_, place):
     for refused in (r for r in read([request_[:place] + noise + request_[place:]]) if r[-1]):
         assert refused[-1] in (400, 405, 413, 431)
+
+
+def seen(request):
+    """A request without the one field that a known head does not tell again."""
+    fields = {name: value for name, value in request[2].items() if name != b"content-length"}
+    return *request[:2], fields, *request[3:]
+
+
+HEADS = (
+    POST,
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nConnection: keep-alive\r\nx-request-id: a\r\n",
+    b"POST http://g/v1/x HTTP/1.1\r\nHost: g\r\nConnection: x-a\r\nX-A: b\r\nX-Content-Length: 5\r\n",
+    b"\r\nPOST /v1/x HTTP/1.1\r\nHost: g\r\nX: a\r\n",
+    b"GET /v1/models HTTP/1.1\r\nhost: g\r\n\r\nPOST /v1/x HTTP/1.1\r\nHost: g\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nconnection: close\r\n",
+    b"POST /v1/x HTTP/1.0\r\nconnection: keep-alive\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nconnection: Upgrade\r\nupgrade: h2c\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\ntransfer-encoding: chunked\r\n",
+    b"POST /v1/x HTTP/1.1\r\nHost: g\r\nContent-Length: 7\r\n",
+    b"GET /v1/models HTTP/1.1\r\nHost: g\r\n",
+)
+BODIES = (b"", b"hello", b"a" * 900, b"a" * 1001, b"0\r\n\r\n", b"hello, hello\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\nhello")
+messages = st.builds(
+    lambda head, name, body, stated, behind: head + b"%b: %d\r\n\r\n" % (name, len(body) + stated) + body + behind,
+    st.sampled_from(HEADS),
+    st.sampled_from((b"content-length", b"Content-Length", b"CONTENT-LENGTH")),
+    st.sampled_from(BODIES),
+    st.sampled_from((0, 0, 0, 0, -1, 1)),
+    st.sampled_from((b"", b"", b"", b"\r\n", b"POST", REQUESTS[2])),
+)
+
+
+@given(st.lists(messages, max_size=6), st.lists(messages, min_size=1, max_size=3))
+def test_what_was_read_before_changes_nothing_in_what_is_read(before, pieces):
+    known = {}
+    for piece in before:
+        read([piece], known)
+    assert [seen(request) for request in read(pieces, known)] == [seen(request) for request in read(pieces)]
+
+
+def test_a_head_that_comes_again_is_not_parsed_again():
+    known = {}
+    first = read([POST + b"content-length: 5\r\n\r\nhello"], known)
+    [again] = read([POST + b"content-length: 12\r\n\r\nhello, again"], known)
+    assert b"content-length" not in again[2]  # nobody has asked the parser
+    assert seen(again)[:4] == seen(first[0])[:4]
+    assert again[4] == b"hello, again"
+
+
+ANSWER_HEADS = (
+    b"HTTP/1.1 200 OK\r\nserver: s\r\n",
+    b"HTTP/1.1 200 OK\r\nServer: s\r\nConnection: close\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 100 Continue\r\n",
+    b"HTTP/1.1 204 No\r\n",
+    b"HTTP/1.1 304 Same\r\n",
+    b"HTTP/1.0 200 OK\r\nx: a\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n",
+    b"HTTP/1.1 101 Other\r\nconnection: upgrade\r\nupgrade: h2c\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n",
+)
+answers = st.builds(
+    lambda head, name, body, stated, behind: head + b"%b: %d\r\n\r\n" % (name, len(body) + stated) + body + behind,
+    st.sampled_from(ANSWER_HEADS),
+    st.sampled_from((b"content-length", b"Content-Length")),
+    st.sampled_from(BODIES),
+    st.sampled_from((0, 0, 0, 0, -1, 1)),
+    st.sampled_from((b"", b"", b"", b"\r\n", b"garbage", ANSWERS[0])),
+)
+
+
+def outcome_of(pieces, reader):
+    body = b""
+    try:
+        for piece in pieces:
+            body += reader.feed(piece)
+    except BadAnswerError:
+        return "bad"
+    return body, reader.head, reader.length, reader.complete, reader.surplus, reader.ends_with_connection
+
+
+@given(st.lists(answers, max_size=6), answers, st.booleans())
+def test_what_was_answered_before_changes_nothing_in_an_answer(before, answer, torn):
+    known = {}
+    reader = AnswerReader(known)
+    for one in before:
+        outcome_of([one], reader)
+        if reader.complete and reader.head.keep_alive and not reader.surplus:
+            reader.reset()
+        else:
+            reader = AnswerReader(known)
+    pieces = [answer[:30], answer[30:]] if torn else [answer]
+    assert outcome_of(pieces, reader) == outcome_of(pieces, AnswerReader({}))
+
+
+def test_an_answer_with_a_known_head_is_read_without_the_parser():
+    known = {}
+    for reader in (AnswerReader(known), AnswerReader(known)):  # one learns, the other has learned
+        for body in (b"", b"a", b"a" * 9, b"a" * 10, b"a" * 99, b"a" * 100, b"a" * 12_345):
+            assert reader.feed(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx: y\r\n\r\n%b" % (len(body), body)) == body
+            assert reader.complete
+            assert reader.length == b"%d" % len(body)
+            reader.reset()
+    assert len(known) == 1

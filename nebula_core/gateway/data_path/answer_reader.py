@@ -2,62 +2,82 @@
 
 from __future__ import annotations
 
+import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from nebula_core.gateway.data_path.http import ANSWER_KEPT, ANSWER_READ, repeat_field, without_named
+from nebula_core.gateway.data_path import sse
+from nebula_core.gateway.data_path.http import ANSWER_KEPT, ANSWER_READ, NO_BODY, repeat_field, status_line, without_named
+from nebula_core.gateway.data_path.known_heads import KnownHeads, Recall
 
 
 class BadAnswerError(Exception):
     """What the engine sends is no HTTP/1.1 answer, or one whose framing cannot be undone."""
 
 
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+    """What an answer's head says, but for the length."""
+
+    status: int
+    lines: list[bytes]
+    """The field lines that the client shall see."""
+    top: bytes
+    """The status line and these lines."""
+    streams: bool
+    """The body can be read as events."""
+    chunked: bool
+    keep_alive: bool
+
+
 class AnswerReader:
     """Reads the answers of one connection, one after the other. The `on_` methods are called by the parser."""
 
     __slots__ = (
+        "_between",
         "_fields",
         "_lines",
         "_parser",
         "_pieces",
+        "_recall",
         "_whole",
         "complete",
-        "fields",
-        "keep_alive",
-        "lines",
+        "head",
+        "length",
         "on_body",
-        "status",
         "surplus",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownHeads[AnswerHead]) -> None:
+        self._recall = Recall(known)
         self._fields: dict[bytes, bytes] = {}
         self._lines: list[bytes] = []
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # so that a piece costs no Python frame
         self._parser = HttpResponseParser(self)
+        self._between = True
+        """The parser has read no byte of an answer that is not complete."""
         self.surplus = False
         """The engine has sent more than it was asked for: the connection cannot be used again."""
         self.reset()
 
     def reset(self) -> None:
         """Make ready for the next answer."""
-        self.status = 0
-        """The answer's status; 0 until its head is complete."""
-        self.fields: dict[bytes, bytes] = {}
-        """The fields that the gateway reads, by lower-case name."""
-        self.lines: list[bytes] = []
-        """The field lines that the client shall see."""
+        self.head: AnswerHead | None = None
+        """`None` until it is complete."""
+        self.length: bytes | None = None
+        """What the head says of the body's length, in digits."""
         self.complete = False
-        self.keep_alive = False
         self._whole = 0
 
     @property
     def ends_with_connection(self) -> bool:
         """Whether the answer has no other end than that of the connection."""
-        return self.status != 0 and b"content-length" not in self.fields and b"transfer-encoding" not in self.fields
+        return self.head is not None and self.length is None and not self.head.chunked
 
     def feed(self, data: bytes) -> bytes:
         """Read on; returns the bytes of the answer's body in `data`. Raises `BadAnswerError`."""
+        if self._between and not self.complete and (body_at := self._recall.find(data)):
+            self.head, self.length, self.complete = self._recall.head, b"%d" % (len(data) - body_at), True
+            return data[body_at:]
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -69,11 +89,24 @@ class AnswerReader:
             del pieces[self._whole :]
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
+        if self._recall.new is not None:
+            self._learn(data, body)
         return body
 
     def close(self) -> None:
         """Break the cycle with the parser, which holds this object's methods."""
         del self._parser
+
+    def _learn(self, data: bytes, body: bytes) -> None:
+        """Remember the head of the answer that was in `data`, if a head and a length are all there is to it."""
+        head = self.head
+        if head is not None and self.complete and not (self.surplus or head.chunked or head.status in NO_BODY):
+            self._recall.learn(data, self.length, body, head)
+        self._recall.new = None
+
+    def on_message_begin(self) -> None:
+        """The first byte of an answer."""
+        self._between = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head, or of the trailers, which are dropped."""
@@ -94,17 +127,26 @@ class AnswerReader:
         if self.complete:
             self.surplus = True
         elif status >= 200:
-            if b"transfer-encoding" in fields and fields[b"transfer-encoding"].lower() != b"chunked":
+            coding = fields.get(b"transfer-encoding")
+            if coding is not None and coding.lower() != b"chunked":
                 raise BadAnswerError("its Transfer-Encoding is not chunked")
-            self.fields = fields
-            self.lines = without_named(lines, fields[b"connection"]) if b"connection" in fields else lines
-            self.keep_alive = self._parser.should_keep_alive()
-            self.status = status
+            if b"connection" in fields:
+                lines = without_named(lines, fields[b"connection"])
+            self.length = fields.get(b"content-length")
+            self.head = AnswerHead(
+                status,
+                lines,
+                b"".join((status_line(status), *lines)),
+                sse.is_stream(fields.get(b"content-type", b""), fields.get(b"content-encoding", b"")),
+                coding is not None,
+                self._parser.should_keep_alive(),
+            )
 
     def on_message_complete(self) -> None:
         """The answer is whole; what follows it in the same bytes is surplus."""
+        self._between = True
         self._fields.clear()  # of trailers
         self._lines.clear()
-        if self.status and not self.complete:
+        if self.head is not None and not self.complete:
             self.complete = True
             self._whole = len(self._pieces)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from nebula_core.gateway.data_path.http import NO_BODY, Request, answer_head
+from nebula_core.gateway.data_path.http import NO_BODY, Request, status_line
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -18,10 +18,10 @@ class Answer(msgspec.Struct, frozen=True):
 
     def render(self, request: Request, closing: bool) -> bytes:
         """All bytes of it, as they answer `request`; to HEAD without the body, but with its length."""
-        parts = [*self.lines, request.return_lines, request.connection_line(closing)]
+        parts = [status_line(self.status), *self.lines, request.return_lines, request.connection_line(closing)]
         if self.status not in NO_BODY:
             parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(self.body))
-        head = answer_head(self.status, *parts)
+        head = b"".join((*parts, b"\r\n"))
         return head if request.method == b"HEAD" else head + self.body
 
 

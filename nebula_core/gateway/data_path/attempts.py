@@ -18,6 +18,7 @@ from nebula_core.gateway.data_path.upstream import EngineConnection, Receiver
 from nebula_core.router.candidate import RouteRequest
 
 if TYPE_CHECKING:
+    from nebula_core.gateway.data_path.answer_reader import AnswerHead
     from nebula_core.gateway.data_path.answers import Answer
     from nebula_core.gateway.data_path.client import ClientConnection
     from nebula_core.gateway.data_path.http import Request
@@ -158,16 +159,15 @@ class Attempts(Receiver):
         self._delivery = None
         self._go_on(self._recover().after_break(self._charge.candidate, failure))
 
-    def _turns_down(self, connection: EngineConnection) -> bool:
+    def _turns_down(self, connection: EngineConnection, head: AnswerHead) -> bool:
         """Whether an answer with an error status is dropped, for another replica may have a better one."""
         assert self._charge is not None
-        answer = connection.answer
-        pause = self._recover().after_status(self._charge.candidate, answer.status, answer.lines, self._services.clock())
+        pause = self._recover().after_status(self._charge.candidate, head.status, head.lines, self._services.clock())
         if pause is None:
             return False
         self._connection = None
         self._charge.finish()
-        if answer.complete:
+        if connection.answer.complete:
             connection.release(self._services.now)
         else:
             connection.close()

@@ -34,7 +34,9 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._reader = RequestReader(services.identify, services.limits.head_bytes, services.settings.max_body_bytes)
+        self._reader = RequestReader(
+            services.identify, services.known_requests, services.limits.head_bytes, services.settings.max_body_bytes
+        )
         self._exchange: Exchange | None = None
         self._answered = False
         """There has been a request."""

@@ -10,8 +10,8 @@ import asyncio
 from collections import deque
 
 from nebula_core.gateway.data_path import sse
-from nebula_core.gateway.data_path.answer_reader import AnswerReader
-from nebula_core.gateway.data_path.http import JOIN_BYTES, LAST_CHUNK, NO_BODY, Request, answer_head
+from nebula_core.gateway.data_path.answer_reader import AnswerHead
+from nebula_core.gateway.data_path.http import JOIN_BYTES, LAST_CHUNK, NO_BODY, Request
 from nebula_core.gateway.data_path.measures import Tokens
 from nebula_core.gateway.data_path.usage import TAIL_BYTES, TAIL_PIECES, read_usage
 
@@ -38,18 +38,17 @@ class Delivery:
         "streams",
     )
 
-    def __init__(self, answer: AnswerReader, request: Request, transport: asyncio.Transport, draining: bool, hold_bytes: int) -> None:
-        fields = answer.fields
-        self.status = status = answer.status
-        kind = fields.get(b"content-type", b"")
-        self.streams = kind != b"application/json" and sse.is_stream(kind, fields.get(b"content-encoding", b""))
+    def __init__(
+        self, head: AnswerHead, length: bytes | None, request: Request, transport: asyncio.Transport, draining: bool, hold_bytes: int
+    ) -> None:
+        self.status = status = head.status
+        self.streams = head.streams
         self.committed = False
         self.begun = False
         """The first event of a stream has come, or the first body byte of another answer."""
         self.held = b""
         """Comments that wait for the first event."""
         self.events = 0
-        length = fields.get(b"content-length")
         self._open_ended = length is None and status not in NO_BODY
         self._chunked = self._open_ended and not request.http10
         self.closing = draining or not request.keep_alive or (self._open_ended and request.http10)
@@ -57,7 +56,7 @@ class Delivery:
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         if length is not None and status not in NO_BODY:
             framing = b"content-length: %b\r\n" % length
-        self._head = answer_head(status, *answer.lines, request.return_lines, request.connection_line(self.closing), framing)
+        self._head = b"".join((head.top, request.return_lines, request.connection_line(self.closing), framing, b"\r\n"))
         self._transport = transport
         self._hold_bytes = hold_bytes
         self._tail: deque[bytes] = deque(maxlen=TAIL_PIECES)

@@ -91,6 +91,6 @@ def without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
 
 
-def answer_head(status: int, *lines: bytes) -> bytes:
-    """An answer's head from its field lines, with the empty line that ends it."""
-    return b"".join((_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *lines, b"\r\n"))
+def status_line(status: int) -> bytes:
+    """How an answer begins."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status

@@ -10,9 +10,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from nebula_core.gateway.data_path.known_heads import KnownHeads
 from nebula_core.gateway.data_path.upstream import EngineConnection
 
 if TYPE_CHECKING:
+    from nebula_core.gateway.data_path.answer_reader import AnswerHead
     from nebula_core.gateway.data_path.http import Request
     from nebula_core.gateway.data_path.services import Limits
 
@@ -23,7 +25,7 @@ FORGET_S = 60.0
 class Endpoint:
     """Where an engine listens, and the idle connections to it: the one used last is used next, so that surplus ones grow old."""
 
-    __slots__ = ("_host", "_port", "_tls", "_unread_bytes", "host_line", "idle", "limit", "open", "prefix", "url", "used_at")
+    __slots__ = ("_host", "_port", "_tls", "_unread_bytes", "host_line", "idle", "known_heads", "limit", "open", "prefix", "url", "used_at")
 
     def __init__(self, url: str, limit: int, unread_bytes: int, tls: Callable[[], ssl.SSLContext], now: float) -> None:
         parts = urlsplit(url)
@@ -36,6 +38,7 @@ class Endpoint:
         self._port = parts.port or (443 if self._tls else 80)
         self.host_line = b"host: %b\r\n" % parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
         self.prefix = parts.path.rstrip("/").encode()
+        self.known_heads: KnownHeads[AnswerHead] = {}
         self.idle: list[EngineConnection] = []
         self.limit = limit
         self.open = 0

@@ -65,12 +65,13 @@ class Exchange(Attempts):
 
     def _open_delivery(self) -> Delivery | None:
         connection = self._connection
-        if connection is None or not connection.answer.status:  # the head is not complete
+        head = connection.answer.head if connection is not None else None
+        if connection is None or head is None:  # the head is not complete
             return None
-        if connection.answer.status >= ERROR and self._turns_down(connection):
+        if head.status >= ERROR and self._turns_down(connection, head):
             return None
-        services = self._services
-        self._delivery = Delivery(connection.answer, self._request, self._client.transport, services.draining, services.limits.hold_bytes)
+        services, length = self._services, connection.answer.length
+        self._delivery = Delivery(head, length, self._request, self._client.transport, services.draining, services.limits.hold_bytes)
         return self._delivery
 
     def _is_cut_off(self, delivery: Delivery) -> bool:

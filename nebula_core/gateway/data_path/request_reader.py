@@ -14,12 +14,17 @@ from nebula_core.gateway.data_path import errors, routes
 from nebula_core.gateway.data_path.answers import Answer
 from nebula_core.gateway.data_path.errors import Refused
 from nebula_core.gateway.data_path.http import REQUEST_KEPT, REQUEST_READ, Request, repeat_field, without_named
+from nebula_core.gateway.data_path.known_heads import KnownHeads, Recall
+
+PARSED_ALWAYS = frozenset((b"expect", b"transfer-encoding"))
+"""A head with one of these fields is never taken for known, for it can mean more than a body of the stated length."""
 
 
 class RequestReader:
     """Reads the requests of one connection. The `on_` methods are called by the parser."""
 
     __slots__ = (
+        "_between",
         "_body",
         "_body_bytes",
         "_declined",
@@ -30,6 +35,7 @@ class RequestReader:
         "_max_body_bytes",
         "_max_head_bytes",
         "_parser",
+        "_recall",
         "_target",
         "ended",
         "pending_bytes",
@@ -37,9 +43,12 @@ class RequestReader:
         "request",
     )
 
-    def __init__(self, identify: Callable[[Request], None], max_head_bytes: int, max_body_bytes: int) -> None:
-        self._identify, self._max_head_bytes, self._max_body_bytes = identify, max_head_bytes, max_body_bytes
+    def __init__(self, identify: Callable[[Request], None], known: KnownHeads[Request], max_head_bytes: int, max_body_bytes: int) -> None:
+        self._identify, self._recall = identify, Recall(known)
+        self._max_head_bytes, self._max_body_bytes = max_head_bytes, max_body_bytes
         self._parser = HttpRequestParser(self)
+        self._between = True
+        """The parser has read no byte of a request that is not complete."""
         self._target = b""
         self._fields: dict[bytes, bytes] = {}
         self._lines: list[bytes] = []
@@ -58,6 +67,34 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read on; what is complete is then in `ready`."""
+        if not self._between:
+            self._parse(data)
+            return
+        body_at = self._recall.find(data)
+        if body_at and len(data) - body_at <= self._max_body_bytes:
+            known, body = self._recall.head, data[body_at:]
+            request = Request(known.method, known.target, known.fields, known.lines, True, False, body, b"", known.known_path)
+            self._identify(request)
+            self.ready.append(request)
+            return
+        before = len(self.ready)
+        self._parse(data)
+        if self._recall.new is not None:
+            if len(self.ready) == before + 1:
+                self._learn(data, self.ready[-1])
+            self._recall.new = None
+
+    def _learn(self, data: bytes, request: Request) -> None:
+        """Remember the head of the one request that was in `data`, if a head and a length are all there is to it."""
+        fields = dict(request.fields)
+        length = fields.pop(b"content-length", None)
+        if fields.keys() & PARSED_ALWAYS or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive" or request.http10:
+            return
+        if self._between and request.keep_alive and request.refusal is None:
+            head = Request(request.method, request.target, fields, request.lines, known_path=request.known_path)
+            self._recall.learn(data, length, request.body, head)
+
+    def _parse(self, data: bytes) -> None:
         self.pending_bytes += len(data)
         upgrade_at = None
         try:
@@ -98,7 +135,11 @@ class RequestReader:
         names = (b"content-length", b"transfer-encoding")
         framing = b"".join(b"%b: %b\r\n" % (name, request.fields[name]) for name in names if name in request.fields)
         self._parser = HttpRequestParser(self)
-        self.feed(b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, rest))
+        self._parse(b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, rest))
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._between = False
 
     def on_url(self, part: bytes) -> None:
         """A part of the target: it may come in several."""
@@ -153,6 +194,7 @@ class RequestReader:
             self._body = []
             self._body_bytes = 0
         self._head_bytes = 0
+        self._between = True
         self._fields.clear()  # of trailers
         self._lines.clear()
         self.pending_bytes = 0

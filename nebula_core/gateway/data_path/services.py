@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nebula_core.gateway.data_path.cors import Cors
 from nebula_core.gateway.data_path.http import Request
+from nebula_core.gateway.data_path.known_heads import KnownHeads
 from nebula_core.gateway.data_path.measures import Measures
 from nebula_core.gateway.data_path.pool import Pool
 from nebula_core.gateway.data_path.retries import Retries
@@ -41,11 +42,11 @@ class Limits:
     linger_bytes: int = 16 * 1024 * 1024
     """What is read and dropped after a refusal, so that a client still sending gets to read it."""
     linger_s: float = 5.0
-    write_high_bytes: int = 32 * 1024
+    write_high_bytes: int = 16 * 1024
     """Bytes waiting for a slow client above which its engine is not read from."""
-    unsent_bytes: int = 64 * 1024
+    unsent_bytes: int = 16 * 1024
     """Bytes that the kernel takes for a client beyond what is on its way to it; without a bound up to 4 MiB for one that has stalled."""
-    unread_bytes: int = 64 * 1024
+    unread_bytes: int = 32 * 1024
     """Bytes that the kernel takes from an engine whose client has stalled; without a bound they were 900 KiB per stream, measured."""
     idle_engine_connections: int = 512
     """Idle connections kept per engine."""
@@ -74,6 +75,7 @@ class Services:
     now: float
     """The same at the last sweep: exact enough for timeouts, and free."""
     request_ids: Iterator[bytes]
+    known_requests: KnownHeads[Request] = field(default_factory=dict)
     draining: bool = False
     connections: set[ClientConnection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
