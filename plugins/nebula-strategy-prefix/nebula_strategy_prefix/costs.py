@@ -44,10 +44,8 @@ def weigh(
         wait = replica.free_at - now
         if wait < replica.behind_s:
             wait = replica.behind_s
-        wait += replica.full_s
-        room = replica.room
-        if room.short > -total and (room_s := (room.short + total) * room.release_s) > wait:
-            wait = room_s
+        if total > replica.spare:
+            wait = replica.admitted_s(wait, total)
         if load > replica.in_flight:
             wait += (load - replica.in_flight) * mean_s * replica.first_token_share
         own = takes[replica.slot] * replica.slower

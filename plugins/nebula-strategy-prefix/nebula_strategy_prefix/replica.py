@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import msgspec
 
 from nebula_core import EndpointStats, PrefixBlocks
@@ -64,6 +66,7 @@ class Replica:
         "slot",
         "slots",
         "slower",
+        "spare",
         "stats",
     )
 
@@ -83,6 +86,8 @@ class Replica:
         """What is still to come however late the first in the queue is: the work of all behind it, or its own too if it has no room yet."""
         self.in_flight = 0
         """Requests that are known to be on it."""
+        self.spare = inf
+        """A prompt of so many bytes is admitted as soon as its turn comes; a longer one may wait for room or for a slot."""
         self.slower = 1.0
         """What a prompt takes here and now, as a multiple of what `Speed` says."""
         self.first_token_share = 0.5
@@ -111,6 +116,10 @@ class Replica:
         self.room.note(stats.kv_cache_usage, budget, first.blocks.total if first and not self._lacking_s(first) else 0)
         self._take_over()
 
+    def admitted_s(self, turn_s: float, total: int) -> float:
+        """Seconds until a prompt whose turn comes in `turn_s` is admitted: if slots or memory are full, answers have to end first."""
+        return max(turn_s + self.full_s, (self.room.short + total) * self.room.release_s if self.room.known else 0.0)
+
     def charge(self, request_id: str, blocks: PrefixBlocks, depth: int, work: int, takes_s: float, now: float) -> Waiting | None:
         """A request was sent to it; `None` if that was known.
 
@@ -119,8 +128,8 @@ class Replica:
         if request_id in self._waiting or request_id in self._decoding:
             return None
         service_s = takes_s * self.slower
-        room_s = (self.room.short + blocks.total) * self.room.release_s if self.room.short > -blocks.total else 0.0
-        predicted_s = max(max(self.free_at - now, self.behind_s) + self.full_s, room_s) + service_s
+        wait_s = max(self.free_at - now, self.behind_s)
+        predicted_s = service_s + (self.admitted_s(wait_s, blocks.total) if blocks.total > self.spare else wait_s)
         timed = blocks.streamed or not self._streams
         if timed and not self._timed and self._stretch.empty:
             self._stretch.begin(now)
@@ -183,11 +192,14 @@ class Replica:
 
     def _look_ahead(self) -> None:
         """Whether the first in the queue has begun, and what is to come after it."""
-        self.room.reckon(self._decode_s)
-        first = self._first()
+        room, first, lacking_s = self.room, self._first(), 0.0
+        if room.known:
+            room.reckon(self._decode_s)
+            lacking_s = self._lacking_s(first) if first else 0.0
+        self.spare = -1.0 if self.full_s else -room.short
         if first is None:
             self.behind_s = 0.0
-        elif lacking_s := self._lacking_s(first):
+        elif lacking_s:
             self._stretch.spoil()
             self.behind_s = lacking_s + self._timed_s
         else:

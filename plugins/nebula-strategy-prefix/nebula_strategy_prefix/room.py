@@ -38,14 +38,16 @@ class Room:
     def note(self, usage: float | None, budget: int, beginning: int) -> None:
         """Take over a sample: the share in use, by those who run and `beginning` bytes of a prompt that is being computed."""
         self.budget, self.known = budget, usage is not None
-        if usage is not None and self.running > TELLING * budget:
+        if usage is None:
+            self.short = -inf
+        elif self.running > TELLING * budget:
             share = min(usage * budget / (self.running + beginning), MOST_SHARE)
             self._share += (1.0 - REMEMBERED) * (share - self._share)
 
     def reckon(self, life_s: float) -> None:
-        """Something began or ended; those who run go on for `life_s` on average."""
+        """Something began or ended, and what is in use is known; those who run go on for `life_s` on average."""
         self._held, self._life_s = self._share * self.running, life_s
-        if not self.known or self._held <= 0:
+        if self._held <= 0:
             self.short = -inf
             return
         self.short = self._held + self.queued - self.budget

@@ -30,7 +30,6 @@ def test_an_engine_that_reports_no_use_has_room_for_everybody():
     found = Room(1000)
     found.running = 5000
     found.note(None, 1000, 0)
-    found.reckon(20.0)
     assert found.lacking_s(900) == 0
     assert found.short == float("-inf")
 
