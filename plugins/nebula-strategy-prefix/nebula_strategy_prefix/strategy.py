@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
@@ -154,15 +155,17 @@ def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], bloc
     """Position of the least cost. Among equals the least load counts, then the least work, then the prompt's key."""
     totals, loads = costs.totals, costs.loads
     limit = min(totals) * (1.0 + SLACK) + SLACK_S
-    equals = [i for i, cost in enumerate(totals) if cost <= limit]
+    least, least_work, equals = inf, 0, [0]
+    for i, cost in enumerate(totals):  # one pass: an idle fleet is all equals
+        if cost > limit or (load := loads[i]) > least:
+            continue
+        own = work[replicas[i].slot]
+        if load < least or own < least_work:
+            least, least_work, equals = load, own, [i]
+        elif own == least_work:
+            equals.append(i)
     if len(equals) == 1:
         return equals[0]
-    least = min([loads[i] for i in equals])
-    equals = [i for i in equals if loads[i] == least]
-    if len(equals) == 1:
-        return equals[0]
-    least_work = min([work[replicas[i].slot] for i in equals])
-    equals = [i for i in equals if work[replicas[i].slot] == least_work]
     start = ((_key(blocks, known) * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
     return next((i for i in equals if i >= start), equals[0])
 
