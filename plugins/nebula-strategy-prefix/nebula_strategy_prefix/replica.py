@@ -112,8 +112,8 @@ class Replica:
         if running >= self._most_running:
             self.slots = running if stats.pending else 0 if running > self._most_running else self.slots
             self._most_running = running
-        first = self._first()
-        self.room.note(stats.kv_cache_usage, budget, first.blocks.total if first and not self._lacking_s(first) else 0)
+        first = next(iter(self._waiting.values())).blocks.total if self._waiting and not self._lacking_s() else 0
+        self.room.note(stats.kv_cache_usage, budget, first)
         self._take_over()
 
     def admitted_s(self, turn_s: float, total: int) -> float:
@@ -131,8 +131,8 @@ class Replica:
         wait_s = max(self.free_at - now, self.behind_s)
         predicted_s = service_s + (self.admitted_s(wait_s, blocks.total) if blocks.total > self.spare else wait_s)
         timed = blocks.streamed or not self._streams
-        if timed and not self._timed and self._stretch.empty:
-            self._stretch.begin(now)
+        if timed and not self._timed and not self._stretch.count:
+            self._stretch.since = now
         waiting = self._waiting[request_id] = Waiting(blocks, depth, work, service_s, now, predicted_s, timed)
         self.free_at = now + predicted_s
         self.in_flight += 1
@@ -141,7 +141,8 @@ class Replica:
         if timed:
             self._timed += 1
             self._timed_s += service_s
-        self._look_ahead()
+        if self.room.known or len(self._waiting) > 1:
+            self._take_over()
         return waiting
 
     def first_token(self, request_id: str, now: float) -> Waiting | None:
@@ -165,7 +166,10 @@ class Replica:
         began = self._decoding.pop(request_id, None)
         waiting = None
         if began is not None:
-            self._lived(now - began[0], began[1])
+            life_s, first_token_s = now - began[0], began[1]
+            self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
+            if life_s > 0:
+                self.first_token_share += (1 - REMEMBERED) * (first_token_s / life_s - self.first_token_share)
             self.room.running -= began[2]
         elif (waiting := self._waiting.pop(request_id, None)) is not None:
             self.free_at = max(now, self.free_at - waiting.service_s)
@@ -177,39 +181,29 @@ class Replica:
         self._take_over()
         return waiting
 
-    def _lived(self, life_s: float, first_token_s: float) -> None:
-        """A request was answered."""
-        self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
-        if life_s > 0:
-            self.first_token_share += (1 - REMEMBERED) * (first_token_s / life_s - self.first_token_share)
-
     def _take_over(self) -> None:
         """Keep at hand what every choice asks for."""
         decoding = len(self._decoding)
-        self.slower = self._stretch.slowness.factor * self._speed.beside(decoding)
+        beside = 1.0 + self._speed.each_s * (decoding - self._speed.decoding)  # as `Speed.beside`, for which a call would cost more
+        self.slower = self._stretch.slowness.factor * (beside if beside > 0.5 else 0.5)
         self.full_s = self._decode_s / self.slots if 0 < self.slots <= decoding else 0.0
-        self._look_ahead()
-
-    def _look_ahead(self) -> None:
-        """Whether the first in the queue has begun, and what is to come after it."""
-        room, first, lacking_s = self.room, self._first(), 0.0
+        room = self.room
         if room.known:
             room.reckon(self._decode_s)
-            lacking_s = self._lacking_s(first) if first else 0.0
         self.spare = -1.0 if self.full_s else -room.short
-        if first is None:
+        if not self._waiting:
             self.behind_s = 0.0
-        elif lacking_s:
+        elif room.known and (lacking_s := self._lacking_s()):
             self._stretch.spoil()
             self.behind_s = lacking_s + self._timed_s
+        elif len(self._waiting) == 1:
+            self.behind_s = 0.0
         else:
-            self.behind_s = max(0.0, self._timed_s - first.service_s)
+            self.behind_s = max(0.0, self._timed_s - next(iter(self._waiting.values())).service_s)
 
-    def _first(self) -> Waiting | None:
-        return next(iter(self._waiting.values()), None)
-
-    def _lacking_s(self, first: Waiting) -> float:
-        return self.room.lacking_s(first.blocks.total)
+    def _lacking_s(self) -> float:
+        """Seconds until the first in the queue has room."""
+        return self.room.lacking_s(next(iter(self._waiting.values())).blocks.total)
 
     def _leave(self, waiting: Waiting) -> None:
         """A request waits no longer."""

@@ -16,6 +16,8 @@ DOUBTED, SURE = 3.0, 6.0
 """A mean of fewer standard errors says nothing, one of more is believed, and in between it counts in part."""
 LEAST_ERROR = 0.01
 """No mean is known better."""
+REFIT = 4
+"""Looked at with every so many: it hardly moves with one of twenty."""
 LEAST = 6.0
 """With fewer stretches of equal weight a replica is like the others."""
 
@@ -26,11 +28,12 @@ class Slowness:
     Replicas of one model are mostly alike, and what noise makes of them costs more than a true difference found a little later.
     """
 
-    __slots__ = ("_squares", "_sum", "_weight", "_weight2", "factor")
+    __slots__ = ("_seen", "_squares", "_sum", "_weight", "_weight2", "factor")
 
     def __init__(self) -> None:
         self.factor = 1.0
         """1: like the others, 2: twice as slow."""
+        self._seen = 0
         self._weight = self._weight2 = self._sum = self._squares = 0.0
 
     def learn(self, expected_s: float, seconds: float) -> None:
@@ -41,6 +44,11 @@ class Slowness:
         self._weight2 = self._weight2 * DECAY * DECAY + weight * weight
         self._sum = self._sum * DECAY + weight * ratio
         self._squares = self._squares * DECAY + weight * ratio * ratio
+        self._seen += 1
+        if self._seen % REFIT == 0:
+            self._believe()
+
+    def _believe(self) -> None:
         count = self._weight * self._weight / self._weight2
         if count < LEAST:
             return

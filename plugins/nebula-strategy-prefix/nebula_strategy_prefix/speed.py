@@ -37,7 +37,6 @@ class Speed:
         "_beside",
         "_count",
         "_decode",
-        "_decoding",
         "_pairs",
         "_pairs2",
         "_pairs_time",
@@ -49,7 +48,9 @@ class Speed:
         "_work_pairs",
         "_work_time",
         "base_s",
+        "decoding",
         "each_s",
+        "known",
         "mean_s",
         "per_byte_s",
         "per_pair",
@@ -64,18 +65,15 @@ class Speed:
         self.mean_s = typical_bytes / bytes_per_s
         """Of the prompts of late."""
         self.each_s = 0.0
-        """Share by which each request that is decoded beside them slows prompts down, over that of `_decoding` requests."""
+        """Share by which each request that is decoded beside them slows prompts down, over that of `decoding` requests."""
         self._prior = (typical_bytes, self.mean_s)
         self._seen = 0
-        self._decoding = self._decode = self._beside = 0.0
+        self.known = False
+        """Enough was seen to compare a replica with."""
+        self.decoding = self._decode = self._beside = 0.0
         self._count = self._work = self._pairs = self._time = 0.0
         self._work2 = self._work_pairs = self._pairs2 = self._work_time = self._pairs_time = 0.0
         """Weighted sums of the prompts' terms, and of the products of two."""
-
-    @property
-    def known(self) -> bool:
-        """Enough was seen to compare a replica with."""
-        return self._seen >= CURVE_AFTER
 
     def takes_s(self, work: int, total: int) -> float:
         """Seconds for the last `work` bytes of a prompt of `total`."""
@@ -87,16 +85,19 @@ class Speed:
 
     def beside(self, decoding: int) -> float:
         """By what factor prompts take longer than usual while so many requests are decoded beside them."""
-        return max(0.5, 1.0 + self.each_s * (decoding - self._decoding))
+        return max(0.5, 1.0 + self.each_s * (decoding - self.decoding))
 
     def learn(self, count: int, work: float, pairs: float, seconds: float, decoding: int) -> None:
         """So many prompts of a mean size were computed one after the other in `seconds` each, while `decoding` were decoded beside them."""
-        expected = self.expected_s(work, pairs)
+        expected = self.base_s + self.per_byte_s * (work + self.per_pair * pairs)  # as `expected_s`, for which a call would cost more
         if self._seen >= CURVE_AFTER:
             seconds = min(max(seconds, expected / OUTLIER), expected * OUTLIER)
         weight = count * (work + EVEN_BYTES) ** -2
         kept = DECAY**count
-        self._learn_decoding(kept, weight, expected, seconds, decoding)
+        extra = decoding - self.decoding
+        self._decode = self._decode * kept + weight * expected * extra * (seconds - expected)
+        self._beside = self._beside * kept + weight * expected * expected * extra * extra
+        self.decoding += (1.0 - kept) * extra
         self._count = self._count * kept + weight
         self._work = self._work * kept + weight * work
         self._pairs = self._pairs * kept + weight * pairs
@@ -108,22 +109,16 @@ class Speed:
         self._pairs_time = self._pairs_time * kept + weight * pairs * seconds
         self.mean_s += (seconds - self.mean_s) * max(1.0 - kept, 1 / (self._seen + 1 + PRIOR_WEIGHT))
         before, self._seen = self._seen, self._seen + count
+        self.known = self._seen >= CURVE_AFTER
         if before < LINE_AFTER or before // REFIT != self._seen // REFIT:
             self._fit()
-
-    def _learn_decoding(self, kept: float, weight: float, expected: float, seconds: float, decoding: int) -> None:
-        extra = decoding - self._decoding
-        self._decode = self._decode * kept + weight * expected * extra * (seconds - expected)
-        self._beside = self._beside * kept + weight * expected * expected * extra * extra
-        self._decoding += (1.0 - kept) * extra
-        if self._beside > 0:
-            self.each_s = min(max(0.0, self._decode / (self._beside + weight * expected * expected)), 1.0)
 
     def _fit(self) -> None:
         """Weighted least squares, by the normal equations, of as many terms as what was seen can tell apart."""
         if self._seen < LINE_AFTER:
             self._fit_speed()
             return
+        self.each_s = min(max(0.0, self._decode / self._beside), 1.0) if self._beside > 0 else 0.0
         mean_w, mean_p, mean_t = self._work / self._count, self._pairs / self._count, self._time / self._count
         ww, wt = self._work2 - self._work * mean_w, self._work_time - self._work * mean_t
         through_origin = max(mean_t / max(mean_w, 1.0), LEAST_SLOPE_S)
