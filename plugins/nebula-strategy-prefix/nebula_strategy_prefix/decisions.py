@@ -7,7 +7,7 @@ from collections import deque
 import msgspec
 
 from nebula_core import Considered, Explanation
-from nebula_strategy_prefix.replica import Costs
+from nebula_strategy_prefix.costs import Costs
 
 MOST_EXPLAINED = 8
 """Choices that are explained of one request id, the last ones: clients may give every request the same id."""

@@ -11,7 +11,7 @@ RESOLUTION_S = 0.001
 SETTLE_S = 5.0
 """Before so much time is seen, no rate is believed to be higher than it would be over that time."""
 SHARE = 0.5
-"""Of those who arrive while a replica is busy so many are taken to wait there: the others find a better one."""
+"""On a fleet that is busy all the time, of those who arrive while a replica is busy so many wait there: the others find a better one."""
 MOST = 10.0
 """A fleet at its limit counts as one that is a tenth idle; the queue itself says the rest."""
 
@@ -38,7 +38,10 @@ class Demand:
             self._sum_up(replicas, now)
 
     def _sum_up(self, replicas: int, now: float) -> None:
-        """While a replica is busy, requests arrive for it, and with the share of time that the fleet is busy, they in turn meet others."""
+        """Work holds up those who arrive for its replica meanwhile, and who in turn hold up others, the more the less idle the fleet is.
+
+        They wait only as far as no other replica is idle, for which the share of time that the fleet is busy stands.
+        """
         passed = max(0.0, now - self._last) if self._last is not None else 0.0
         kept = exp(-passed / WINDOW_S)
         self._arrivals = self._arrivals * kept + self._new
@@ -47,4 +50,4 @@ class Demand:
         self._last, self._new, self._new_work = now, 0, 0.0
         time = max(self._span, SETTLE_S) * max(replicas, 1)
         idle = max(1.0 - self._work / time, 1.0 / MOST)
-        self.delayed_per_s = SHARE * self._arrivals / time / idle
+        self.delayed_per_s = SHARE * (1.0 - idle) * self._arrivals / time / idle

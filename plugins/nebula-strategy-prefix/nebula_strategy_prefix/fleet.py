@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nebula_core import Candidate, EndpointStats, PrefixBlocks
-from nebula_strategy_prefix.beginners import Beginners
-from nebula_strategy_prefix.curve import Curve
 from nebula_strategy_prefix.demand import Demand
 from nebula_strategy_prefix.index import PrefixIndex
-from nebula_strategy_prefix.pace import Pace
 from nebula_strategy_prefix.replica import Replica
 from nebula_strategy_prefix.settings import PrefixSettings
+from nebula_strategy_prefix.speed import Speed
 
 FEW = 8
 """With so many slots it takes longer to find out what most hold than to go through all."""
@@ -25,12 +23,11 @@ class Fleet:
     def __init__(self, settings: PrefixSettings) -> None:
         self.index = PrefixIndex()
         self.demand = Demand()
-        self.curve = Curve()
+        self.speed = Speed(settings.prefill_tokens_per_s * settings.bytes_per_token, TYPICAL_TOKENS * settings.bytes_per_token)
         self.replicas: dict[str, Replica] = {}
         self.members: tuple[tuple[str, int], ...] = ()
         """Id and slot of the candidates that `of` saw last."""
         self._settings = settings
-        self.beginners = Beginners(self._pace())
         self._seen: Sequence[Candidate] = ()
         self._replicas: list[Replica] = []
 
@@ -39,7 +36,7 @@ class Fleet:
         if candidates is not self._seen:
             self._replicas = [self.replica(c.route.replica_id, c.route.incarnation) for c in candidates]
             for replica, candidate in zip(self._replicas, candidates, strict=True):
-                self.note_capacity(replica, candidate.stats)
+                self.note(replica, candidate.stats)
             self.members = tuple([(replica.replica_id, replica.slot) for replica in self._replicas])
             self._seen = candidates
         return self._replicas
@@ -49,13 +46,10 @@ class Fleet:
         known = self.replicas.get(replica_id)
         if known is not None and known.incarnation >= incarnation:
             return known
-        pace = self._pace()
         if known is not None:
             self.remove(replica_id)
-        if not self.beginners.replicas:
-            self.beginners.pace = self._pace()
         budget = self._budget(self._settings.kv_capacity_tokens)
-        replica = Replica(replica_id, incarnation, self.index.add(), pace, budget, self.curve, self.beginners)
+        replica = Replica(replica_id, incarnation, self.index.add(), budget, self.speed)
         self.replicas[replica_id] = replica
         return replica
 
@@ -63,43 +57,31 @@ class Fleet:
         """A replica is gone."""
         replica = self.replicas.pop(replica_id)
         self.index.remove(replica.slot)
-        self.beginners.replicas.discard(replica)
         self._seen = ()
 
-    def note_capacity(self, replica: Replica, stats: EndpointStats) -> None:
-        """Take over the size of its KV cache, if its engine reports that."""
-        replica.note(stats)
-        if stats.kv_capacity_tokens:
-            replica.budget = self._budget(stats.kv_capacity_tokens)
+    def note(self, replica: Replica, stats: EndpointStats) -> None:
+        """Take over a sample of its engine's metrics, and the size of its KV cache if that is reported."""
+        replica.note(stats, self._budget(stats.kv_capacity_tokens) if stats.kv_capacity_tokens else replica.room.budget)
 
     def uncached(self, found: Sequence[tuple[int, int]], blocks: PrefixBlocks) -> tuple[list[int], list[float]]:
-        """Bytes that each slot would have to compute, and the effort of that, from what `PrefixIndex.match` found."""
+        """What each slot would have to compute, in bytes and in seconds of a usual replica, from what `PrefixIndex.match` found."""
         total, sizes = blocks.total, blocks.sizes
         usual = found[0][0] if self.index.slots <= FEW else max(found, key=_holders)[0]
-        left, per_pair = total - sum(sizes[:usual]), self.curve.per_pair
-        work, efforts = [left] * self.index.slots, [left + per_pair * left * (total - 0.5 * left)] * self.index.slots
+        left = total - sum(sizes[:usual])
+        work, takes = [left] * self.index.slots, [self.speed.takes_s(left, total)] * self.index.slots
         for depth, mask in found:
             if depth != usual:
                 left = total - sum(sizes[:depth])
-                cost = left + per_pair * left * (total - 0.5 * left)  # as `Curve.effort`, for which a call would cost more
+                seconds = self.speed.takes_s(left, total)
                 while mask:
                     lowest = mask & -mask
                     slot = lowest.bit_length() - 1
-                    work[slot], efforts[slot] = left, cost
+                    work[slot], takes[slot] = left, seconds
                     mask ^= lowest
-        return work, efforts
+        return work, takes
 
     def _budget(self, tokens: int) -> int:
         return int(tokens * self._settings.bytes_per_token)
-
-    def _pace(self) -> Pace:
-        """A new replica is taken to be as fast as the others of its model are on average."""
-        paces = [replica.pace for replica in self.replicas.values()]
-        if not paces:
-            scale = self._settings.bytes_per_token
-            return Pace(self._settings.prefill_tokens_per_s * scale, TYPICAL_TOKENS * scale)
-        count = len(paces)
-        return Pace(sum(pace.bytes_per_s for pace in paces) / count, max(1.0, sum(pace.typical_bytes for pace in paces) / count))
 
 
 def _holders(pair: tuple[int, int]) -> int:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
 from nebula_core import Candidate, Context, Explanation, Pick, PrefixBlocks, RouteEvent, RouteRequest, Strategy
+from nebula_strategy_prefix.costs import Costs, weigh
 from nebula_strategy_prefix.counters import Counters
 from nebula_strategy_prefix.decisions import Decision, Decisions
 from nebula_strategy_prefix.fleet import Fleet
-from nebula_strategy_prefix.replica import Costs, Replica, weigh
+from nebula_strategy_prefix.replica import Replica
 from nebula_strategy_prefix.settings import PrefixSettings
 
-SLACK = 0.1
+SLACK = 0.03
 SLACK_S = 0.01
 """Candidates whose costs differ by less than this share and time are equals: no cost is known better, and nobody feels less."""
 SPREAD = 0x9E3779B97F4A7C15
@@ -29,8 +31,8 @@ class Picked(msgspec.Struct, gc=False):
     """Leading blocks that the replica holds."""
     work: int
     """Bytes that it has to compute."""
-    effort: float
-    """Of computing them, in bytes."""
+    takes_s: float
+    """Seconds for them on a usual replica."""
     at: float
 
 
@@ -57,16 +59,16 @@ class Prefix(Strategy):
         fleet = self._fleets.get(request.model_uid) or self._new_fleet(request.model_uid)
         replicas, delayed = fleet.of(candidates), fleet.demand.delayed_per_s
         found = fleet.index.match(blocks.hashes)
-        work, efforts = fleet.uncached(found, blocks)
-        costs = weigh(candidates, replicas, efforts, delayed, now)
+        work, takes = fleet.uncached(found, blocks)
+        costs = weigh(candidates, replicas, takes, total=blocks.total, mean_s=fleet.speed.mean_s, delayed_per_s=delayed, now=now)
         at = _choose(costs, replicas, work, blocks, found[-1][0])
         replica, pick = replicas[at], candidates[at]
         depth, uncached = _depth(found, replica.slot), work[replica.slot]
         reason = _reason(depth, found[-1][0])
         if pick.stats is not replica.stats:
-            fleet.note_capacity(replica, pick.stats)
+            fleet.note(replica, pick.stats)
         self._counters.decided(reason, blocks.total, uncached)
-        self._picked = Picked(request.request_id, replica, depth, uncached, efforts[replica.slot], now)
+        self._picked = Picked(request.request_id, replica, depth, uncached, takes[replica.slot], now)
         self._decisions.add(
             Decision(request.request_id, request.model_uid, now, at, reason, blocks.total, fleet.members, work, costs, delayed)
         )
@@ -102,12 +104,12 @@ class Prefix(Strategy):
         replica = picked.replica
         if replica.incarnation != event.incarnation:
             return
-        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.effort, picked.at)
+        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.takes_s, picked.at)
         if waiting is None:
             return
         waiting.chosen_here = here
         if blocks.hashes:
-            queued = replica.queued_bytes - blocks.total
+            queued = replica.room.queued - blocks.total
             self._touch(fleet, replica, blocks, picked.depth, queued)
         fleet.demand.arrived(waiting.service_s, len(fleet.replicas), picked.at)
 
@@ -116,7 +118,7 @@ class Prefix(Strategy):
         replica = fleet.replica(event.replica_id, event.incarnation)
         depth = fleet.index.depth(replica.slot, blocks.hashes)
         work = blocks.total - sum(blocks.sizes[:depth])
-        return Picked(event.request_id, replica, depth, work, fleet.curve.effort(work, blocks.total), self._clock())
+        return Picked(event.request_id, replica, depth, work, fleet.speed.takes_s(work, blocks.total), self._clock())
 
     def _first_token(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
         now = self._clock()
@@ -142,7 +144,7 @@ class Prefix(Strategy):
     def _touch(self, fleet: Fleet, replica: Replica, blocks: PrefixBlocks, depth: int = 0, queued: int = 0) -> None:
         """What is queued before it takes room in the cache later, and meanwhile displaces nothing."""
         most = max(1, self._max_blocks // len(fleet.replicas))
-        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.budget + queued, most, depth)
+        fleet.index.touch(replica.slot, blocks.hashes, blocks.sizes, replica.room.budget + queued, most, depth)
 
     def _new_fleet(self, model_uid: str) -> Fleet:
         fleet = self._fleets[model_uid] = Fleet(self._settings)
@@ -153,15 +155,17 @@ def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], bloc
     """Position of the least cost. Among equals the least load counts, then the least work, then the prompt's key."""
     totals, loads = costs.totals, costs.loads
     limit = min(totals) * (1.0 + SLACK) + SLACK_S
-    equals = [i for i, cost in enumerate(totals) if cost <= limit]
+    least, least_work, equals = inf, 0, [0]
+    for i, cost in enumerate(totals):  # one pass: an idle fleet is all equals
+        if cost > limit or (load := loads[i]) > least:
+            continue
+        own = work[replicas[i].slot]
+        if load < least or own < least_work:
+            least, least_work, equals = load, own, [i]
+        elif own == least_work:
+            equals.append(i)
     if len(equals) == 1:
         return equals[0]
-    least = min([loads[i] for i in equals])
-    equals = [i for i in equals if loads[i] == least]
-    if len(equals) == 1:
-        return equals[0]
-    least_work = min([work[replicas[i].slot] for i in equals])
-    equals = [i for i in equals if work[replicas[i].slot] == least_work]
     start = ((_key(blocks, known) * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
     return next((i for i in equals if i >= start), equals[0])
 

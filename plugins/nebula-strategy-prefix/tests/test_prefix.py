@@ -462,3 +462,28 @@ def test_an_odd_body_is_weighed_by_a_bounded_number_of_blocks(body):
     charge.finish()
     assert len(request.blocks().hashes) <= 138
     assert len(world.strategy._fleets["m"].index) <= 138
+
+
+def test_who_finds_the_memory_full_is_expected_to_wait_for_an_answer_to_end():
+    world = World(1, bytes_per_token=1, kv_capacity_tokens=100 * BLOCK)
+    for number in range(60):  # so that it is known how long an answer is decoded
+        charge = world.send(number)
+        charge.first_token()
+        world.now += 60
+        charge.finish()
+    for number in range(1, 3):
+        world.send(*range(number * 100, number * 100 + 45)).first_token()
+    world.table.replica("m", "0").set_stats(EndpointStats(running=2, pending=0, kv_capacity_tokens=100 * BLOCK, kv_cache_usage=0.91))
+    small, large = world.send(*range(900, 905)), world.send(*range(900, 940))
+    waits = [world.strategy.explain(charge.request_id)[0].candidates[0].figures["wait_s"] for charge in (small, large)]
+    assert waits[0] < 1
+    assert 10 < waits[1] < 60
+
+
+def test_prompts_that_wait_in_an_engine_that_has_slots_left_do_not_fill_them():
+    world = World(1)
+    world.table.replica("m", "0").set_stats(EndpointStats(running=9, pending=0))
+    world.answer(world.send(1), 0.1)
+    world.table.replica("m", "0").set_stats(EndpointStats(running=3, pending=2))
+    world.answer(world.send(1), 0.1)
+    assert world.strategy._fleets["m"].replicas["0"].slots == 0
