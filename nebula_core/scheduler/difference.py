@@ -54,6 +54,8 @@ def _in_order(running: Sequence[Assignment], observed: Observed) -> list[Assignm
     that replace none; then by replica id.
     """
     ready = {each.replica_id for each in running if observed.ready(each)}
+    if len(ready) == len(running) and not any(each.replaces for each in running):
+        return sorted(running, key=by_id)
     replaced = {each.replaces for each in running if each.replaces and each.replica_id in ready}
 
     def rank(each: Assignment) -> tuple[object, ...]:

@@ -135,8 +135,8 @@ def _is_too_small(assignment: Assignment, needs: Needs, node: NodeStatus) -> boo
     least = needs.gpu_memory_bytes
     if least is None or needs.is_learned:
         return False
-    small = [gpu.index for gpu in node.gpus if gpu.memory_total_bytes is not None and gpu.memory_total_bytes < least]
-    return any(index in small for index in assignment.gpu_indexes)
+    own = [gpu.memory_total_bytes for gpu in node.gpus if gpu.index in assignment.gpu_indexes]
+    return any(total is not None and total < least for total in own)
 
 
 def _free_bytes(gpu: GpuStatus) -> int:
