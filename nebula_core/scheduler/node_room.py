@@ -135,8 +135,18 @@ def _is_too_small(assignment: Assignment, needs: Needs, node: NodeStatus) -> boo
     least = needs.gpu_memory_bytes
     if least is None or needs.is_learned:
         return False
-    own = [gpu.memory_total_bytes for gpu in node.gpus if gpu.index in assignment.gpu_indexes]
-    return any(total is not None and total < least for total in own)
+    for index in assignment.gpu_indexes:
+        gpu = gpu_of(node, index)
+        if gpu is not None and gpu.memory_total_bytes is not None and gpu.memory_total_bytes < least:
+            return True
+    return False
+
+
+def gpu_of(node: NodeStatus, index: int) -> GpuStatus | None:
+    """The GPU of that index; most nodes report theirs in order, and so it need not be looked for."""
+    if index < len(node.gpus) and node.gpus[index].index == index:
+        return node.gpus[index]
+    return next((gpu for gpu in node.gpus if gpu.index == index), None)
 
 
 def _free_bytes(gpu: GpuStatus) -> int:
