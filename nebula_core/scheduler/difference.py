@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -29,7 +29,7 @@ class Difference:
 
 def compare(wanted: Wanted, running: Sequence[Assignment], observed: Observed, nodes: Nodes) -> Difference:
     """Keep as many of each spec as are wanted, where they may stay: see `_in_order` for which."""
-    lacking, on_node = Counter(keys(wanted.specs)), Counter[str]()
+    lacking, on_node = Counter(keys(wanted.specs)), defaultdict[str, int](int)
     difference, misplaced, surplus = Difference(), [], []
     ordered = _in_order(running, observed)
     for assignment, key in zip(ordered, keys(each.spec for each in ordered), strict=True):
@@ -54,6 +54,8 @@ def _in_order(running: Sequence[Assignment], observed: Observed) -> list[Assignm
     that replace none; then by replica id.
     """
     ready = {each.replica_id for each in running if observed.ready(each)}
+    if len(ready) == len(running) and not any(each.replaces for each in running):
+        return sorted(running, key=by_id)
     replaced = {each.replaces for each in running if each.replaces and each.replica_id in ready}
 
     def rank(each: Assignment) -> tuple[object, ...]:

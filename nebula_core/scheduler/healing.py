@@ -48,13 +48,13 @@ class Nodes:
         node_id = assignment.node_id
         if node_id in self.lost or node_id in self.drained:
             return True
+        sound = self.sound_gpus.get(node_id)
+        if sound is not None:
+            return not sound.issuperset(assignment.gpu_indexes)
         if not assignment.gpu_indexes or node_id in self.missing:
             return False
-        sound = self.sound_gpus.get(node_id)
-        if sound is None:
-            endpoint = observed.endpoint_of(assignment)
-            return endpoint is not None and endpoint.state == UNHEALTHY  # it is not well, and no GPU is there for its next start
-        return not sound.issuperset(assignment.gpu_indexes)
+        endpoint = observed.endpoint_of(assignment)
+        return endpoint is not None and endpoint.state == UNHEALTHY  # it is not well, and no GPU is there for its next start
 
     def why(self, assignment: Assignment) -> str:
         """Why a replica must leave, in words for an operator."""
@@ -114,7 +114,7 @@ def _closed(request: NodeRequest) -> str:
 
 
 def _sound(node: NodeStatus) -> frozenset[int]:
-    return frozenset(gpu.index for gpu in node.gpus if is_sound(gpu))
+    return frozenset([gpu.index for gpu in node.gpus if is_sound(gpu)])
 
 
 def _all(node: NodeStatus) -> frozenset[int]:

@@ -135,8 +135,18 @@ def _is_too_small(assignment: Assignment, needs: Needs, node: NodeStatus) -> boo
     least = needs.gpu_memory_bytes
     if least is None or needs.is_learned:
         return False
-    small = [gpu.index for gpu in node.gpus if gpu.memory_total_bytes is not None and gpu.memory_total_bytes < least]
-    return any(index in small for index in assignment.gpu_indexes)
+    for index in assignment.gpu_indexes:
+        gpu = gpu_of(node, index)
+        if gpu is not None and gpu.memory_total_bytes is not None and gpu.memory_total_bytes < least:
+            return True
+    return False
+
+
+def gpu_of(node: NodeStatus, index: int) -> GpuStatus | None:
+    """The GPU of that index; most nodes report theirs in order, and so it need not be looked for."""
+    if index < len(node.gpus) and node.gpus[index].index == index:
+        return node.gpus[index]
+    return next((gpu for gpu in node.gpus if gpu.index == index), None)
 
 
 def _free_bytes(gpu: GpuStatus) -> int:

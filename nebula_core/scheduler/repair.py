@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nebula_core.scheduler.world import Observed
-from nebula_core.types import Assignment, PlacementPlan
+from nebula_core.types import Assignment
 
 Gpu = tuple[str, int]
 """`(node_id, index)`."""
@@ -22,10 +22,10 @@ class Repaired:
 
 def repair(observed: Observed) -> Repaired:
     """Every replica of a model once, with the GPUs that it needs, each of which is given once; of several, ready replicas stay."""
-    if all(map(_is_sound, observed.plans.items())) and _gives_each_gpu_once(observed.plans):
+    every = [(uid, each) for uid, plan in sorted(observed.plans.items()) for each in plan.assignments]
+    if _are_sound(every):
         return Repaired({uid: plan.assignments for uid, plan in observed.plans.items()})
     seen = _Seen()
-    every = [(uid, each) for uid, plan in sorted(observed.plans.items()) for each in plan.assignments]
     every.sort(key=lambda listed: not observed.ready(listed[1]))
     faults = [(uid, each, fault) for uid, each in every if (fault := seen.fault(uid, each))]
     out = {id(each) for _, each, _ in faults}
@@ -58,17 +58,9 @@ class _Seen:
         return ""
 
 
-def _is_sound(item: tuple[str, PlacementPlan]) -> bool:
-    uid, plan = item
-    return len({each.replica_id for each in plan.assignments}) == len(plan.assignments) and all(
-        each.spec.model_uid == uid and (not each.gpu_indexes or len(each.gpu_indexes) == each.spec.gpus) for each in plan.assignments
-    )
-
-
-def _gives_each_gpu_once(plans: Mapping[str, PlacementPlan]) -> bool:
-    given = list(_given(plans))
-    return len(set(given)) == len(given)
-
-
-def _given(plans: Mapping[str, PlacementPlan]) -> Iterator[Gpu]:
-    return ((each.node_id, index) for plan in plans.values() for each in plan.assignments for index in each.gpu_indexes)
+def _are_sound(every: Sequence[tuple[str, Assignment]]) -> bool:
+    """Whether nothing is wrong with any of them, which is quickly told."""
+    odd = [each for uid, each in every if each.spec.model_uid != uid or (each.gpu_indexes and len(each.gpu_indexes) != each.spec.gpus)]
+    replicas = {(uid, each.replica_id) for uid, each in every}
+    gpus = [(each.node_id, index) for _, each in every for index in each.gpu_indexes]
+    return not odd and len(replicas) == len(every) and len(set(gpus)) == len(gpus)

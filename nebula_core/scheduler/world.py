@@ -52,7 +52,7 @@ class Observed:
 
     def serves(self, assignment: Assignment) -> bool:
         """Whether this very assignment was ready when its node was last heard of; it is routed to even if that is long ago."""
-        endpoint = self.endpoint_of(assignment)
+        endpoint = self.endpoints.get((assignment.spec.model_uid, assignment.replica_id))
         return endpoint is not None and endpoint.state == READY and endpoint.assignment_version == assignment.assignment_version
 
     def ready(self, assignment: Assignment) -> bool:
