@@ -28,7 +28,7 @@ class Settings(PluginSettings):
     wait_part: float = Field(0.5, gt=0, le=1)
     """Part of that time that a request may wait for its turn; the engine needs the rest for its prompt."""
     variability: float = Field(2.0, gt=0)
-    """(Ca² + Cs²) / 2 where requests come by chance: how much they differ; 1 is exponential times. Bursts that are seen multiply it."""
+    """(Ca² + Cs²) / 2 where requests come by chance: how much they differ; 1 is exponential times. Bursts that are seen add to it."""
     places: float = Field(32.0, gt=0)
     """Requests that a replica computes at a time, until that was seen."""
     clear_s: float = Field(120.0, gt=0)
@@ -87,7 +87,8 @@ class SloPolicy(ScalingPolicy):
         if isinstance(expected, float):
             return replicas(times * expected, places, wait_s, None, settings.variability, share)
         per_s = times * expected.arrivals_per_s + expected.backlog_per_s
-        return enough(per_s, expected.work, places, wait_s, settings.variability * seen.unevenness, share)
+        variability = settings.variability + (seen.unevenness - 1.0) / 2.0  # Ca² is 1 by chance alone, and the unevenness as it is seen
+        return enough(per_s, expected.work, places, wait_s, variability, share)
 
     def _places(self, seen: Memory) -> float:
         return seen.places or self._settings.places
