@@ -1,6 +1,6 @@
 """Scales simulated fleets under public traces and steps, and checks what the slo policy promises: `make bench-scaling`.
 
-    python bench/scaling.py --traces ~/traces --out results            # everything: a quarter of an hour of one core
+    python bench/scaling.py --traces ~/traces --out results            # everything: five minutes of CPU
     python bench/scaling.py --traces ~/traces --out results --quick    # two hours of the day, and boots of 120 s: a minute
     python bench/scaling.py --out results --only steps-120             # needs no trace
 
