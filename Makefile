@@ -14,7 +14,7 @@ DIST ?= dist
 
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup up test test-vllm lint types bench-routing bench-gateway bench-scheduler bench-store dist pins clean FORCE
+.PHONY: help setup up test test-vllm lint types bench-routing bench-scaling bench-gateway bench-scheduler bench-store dist pins clean FORCE
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -43,6 +43,9 @@ types: .venv/.dev ## Check types, strictly.
 
 bench-routing: setup ## Replay public traces through every strategy: make bench-routing ARGS="--traces DIR --out DIR --quick".
 	.venv/bin/python contrib/nebula-simulate/bench/routing.py $(ARGS)
+
+bench-scaling: setup ## Scale simulated fleets under traces and steps: make bench-scaling ARGS="--traces DIR --out DIR --quick".
+	.venv/bin/python contrib/nebula-simulate/bench/scaling.py $(ARGS)
 
 bench-gateway: .venv/.dev ## Measure the gateway beside haproxy and compiled routers. Other measurements: make bench-gateway ARGS="--help".
 	.venv/bin/python -m nebula_bench.gateway $(ARGS)

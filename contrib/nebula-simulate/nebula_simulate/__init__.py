@@ -8,6 +8,7 @@ from nebula_core import hookimpl
 
 EXAMPLES = (
     "nebula simulate --trace conversation_trace.jsonl --replicas 8 --load 0.5,1,2 --plot fleet.html",
+    "nebula simulate --trace AzureLLMInferenceTrace_conv.csv --load 5 --autoscale slo,fixed,clairvoyant --boot-s 90 --plot scaled.html",
     "nebula simulate --trace agents.jsonl.zst --sessions 40 --strategy prefix,sglang --json fleet.json",
 )
 

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 BENCH = Path(__file__).parent.parent / "bench" / "routing.py"
+SCALING = BENCH.with_name("scaling.py")
 
 
-def bench(*arguments):
-    return subprocess.run([sys.executable, BENCH, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+def bench(*arguments, file=BENCH):
+    return subprocess.run([sys.executable, file, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_it_writes_tables_and_targets_and_computes_nothing_twice(tmp_path):
@@ -45,3 +46,29 @@ def test_it_tells_where_traces_are_to_be_had(tmp_path):
     assert done.returncode == 1
     assert "there is no mooncake/conversation_trace.jsonl in" in done.stderr
     assert "https://github.com/kvcache-ai/Mooncake" in done.stderr
+
+
+def test_a_scaling_scenario_without_its_trace_is_left_out_and_told(tmp_path):
+    done = bench("--traces", tmp_path, "--out", tmp_path / "out", "--quick", "--only", "azure-120", file=SCALING)
+    assert done.returncode == 0
+    assert "azure-120 is left out: there is no azure/AzureLLMInferenceTrace_conv.csv in" in done.stderr
+    assert "https://github.com/Azure/AzurePublicDataset" in done.stderr
+    assert (tmp_path / "out" / "scaling.md").read_text().count("not computed") == 3
+
+
+def test_a_scaling_scenario_ends_with_its_targets(tmp_path):
+    folder = tmp_path / "azure"
+    folder.mkdir()
+    lines = [f"2023-11-16 18:{second // 60:02}:{second % 60:02}.0000000,1000,100" for second in range(600)]
+    (folder / "AzureLLMInferenceTrace_conv.csv").write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]))
+    done = bench("--traces", tmp_path, "--out", tmp_path / "out", "--quick", "--only", "azure-120", file=SCALING)
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "600 requests",
+        "| **slo** |",
+        "| clairvoyant |",
+        "no failed request: held",
+        "× the clairvoyant's GPU-hours",
+        "neither baseline",
+    ):
+        assert said in done.stdout

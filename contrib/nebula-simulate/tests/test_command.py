@@ -51,6 +51,52 @@ def test_the_document_can_go_to_standard_output(trace):
     assert {row["strategy"] for row in json.loads(done.stdout)} == {"prefix", "least_pending", "round_robin"}
 
 
+def test_a_fleet_that_is_scaled_comes_as_a_table_a_document_and_a_page(tmp_path):
+    out, page = tmp_path / "out.json", tmp_path / "page.html"
+    done = simulate(
+        *("--autoscale", "slo,load,clairvoyant", "--steps", "2,9", "--step-s", 90, "--boot-s", 20, "--max", 3, "--gpus", 2),
+        *("--json", out, "--plot", page),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 to 3 replicas" in " ".join(done.stdout.split())
+    rows = json.loads(out.read_text())
+    assert [row["autoscale"] for row in rows] == ["slo", "load", "clairvoyant"]
+    for row in rows:
+        assert row["failed"] == 0
+        assert max(row["course"]["wanted"]) <= 3
+        assert row["parameters"]["gpus_per_replica"] == 2
+    assert page.read_text().count("<svg") == 2
+    assert "http" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--autoscale needs a load: name a trace with --trace, or rates with --steps"),
+        (["--steps", "1,x"], "--steps: could not convert string to float: 'x'"),
+        (["--steps", "0"], "--steps: a rate is above 0"),
+        (["--steps", "1", "--tokens", "5"], "--tokens 5: give two means"),
+        (["--steps", "1", "--step-s", "30", "--min", "3", "--max", "2"], "--min 3: more than the most, 2"),
+        (["--steps", "1", "--strategy", "prefix"], "leave out --strategy and --model"),
+        (["--trace", "/nowhere.csv", "--format", "servegen"], "/nowhere.csv: no folder of ServeGen's"),
+        (["--steps", "1", "--step-s", "30", "--tokens", "60000,60000", "--kv-tokens", "512"], "there is no request in it that a replica"),
+    ],
+)
+def test_what_cannot_be_scaled_is_told(arguments, said):
+    cli = typer.Typer()
+    nebula_add_cli(cli)
+    told = CliRunner().invoke(cli, ["--autoscale", "slo", *arguments]).exception
+    assert isinstance(told, NebulaError)
+    assert said in str(told)
+
+
+def test_a_name_that_is_no_policy_is_told_with_those_that_are():
+    cli = typer.Typer()
+    nebula_add_cli(cli)
+    told = CliRunner().invoke(cli, ["--autoscale", "best", "--steps", "1"]).exception
+    assert "--autoscale best: there is none of that name. Installed: load, slo; to compare with: fixed, clairvoyant, hpa, apa" in str(told)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

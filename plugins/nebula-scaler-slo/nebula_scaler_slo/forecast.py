@@ -11,6 +11,7 @@ from math import sqrt
 
 from nebula_scaler_slo.memory import QUEUES, SETTLED_S, Memory
 from nebula_scaler_slo.reading import Reading
+from nebula_scaler_slo.work import Work
 
 SURE = 3.0
 """Standard deviations."""
@@ -18,25 +19,26 @@ SURE = 3.0
 
 @dataclass(frozen=True)
 class Forecast:
-    """In requests being computed at the same time, where no other unit is named."""
+    """What there will be."""
 
-    load: float
-    """What comes."""
-    backlog: float
-    """What is needed beside that to be rid of the queue in time."""
-    arrivals_per_s: float | None
-    """With the trend; `None`: not known, and the load is what is in flight."""
+    arrivals_per_s: float
+    """With the trend."""
+    backlog_per_s: float
+    """What is to pass beside them, to be rid of the queue in time."""
+    work: Work
+    """What each takes."""
 
 
-def forecast(seen: Memory, reading: Reading, boot_s: float, clear_s: float, places: float, now: float) -> Forecast | None:
-    """The load in `boot_s` seconds; `None`: nothing is known to tell it by."""
+def forecast(seen: Memory, reading: Reading, work: Work, boot_s: float, clear_s: float, places: float, now: float) -> Forecast | None:
+    """The load in `boot_s` seconds; `None`: nobody tells what comes."""
     ahead = arrivals_ahead(seen, boot_s, now)
-    if ahead is None or seen.service_s is None:
-        flight = seen.flight.mean(now, SETTLED_S)
-        return None if flight is None else Forecast(flight, 0.0, None)
+    if ahead is None:
+        return None
     running = seen.running.mean(now) or 0.0
-    load = max(ahead * seen.service_s, running - SURE * sqrt(running))  # where arrivals are told wrong, what runs is there all the same
-    return Forecast(load, _backlog(seen, reading, load, boot_s, clear_s, places, now), ahead)
+    there = (running - SURE * sqrt(running)) / work.takes_s(running / max(1, reading.ready))
+    arrivals = max(ahead, there)  # where arrivals are told wrong, what runs is there all the same
+    backlog = _backlog(seen, reading, arrivals, work.most_per_s(places), boot_s, clear_s, now)
+    return Forecast(arrivals, backlog, work)
 
 
 def arrivals_ahead(seen: Memory, ahead_s: float, now: float) -> float | None:
@@ -53,10 +55,9 @@ def arrivals_ahead(seen: Memory, ahead_s: float, now: float) -> float | None:
     return expected + min(rise, rise * ahead_s / half_s)
 
 
-def _backlog(seen: Memory, reading: Reading, load: float, boot_s: float, clear_s: float, places: float, now: float) -> float:
+def _backlog(seen: Memory, reading: Reading, arrivals: float, most_per_s: float, boot_s: float, clear_s: float, now: float) -> float:
     """The queue, and what it grows by until new replicas are ready, over the time in which it is to be gone."""
-    queue, service_s = seen.queue.mean(now, SETTLED_S) or 0.0, seen.service_s or 0.0
+    queue = seen.queue.mean(now, SETTLED_S) or 0.0
     if queue <= QUEUES * max(1, reading.ready):
         return 0.0
-    beyond = max(0.0, load - reading.ready * places)
-    return (queue * service_s + beyond * boot_s) / clear_s
+    return (queue + max(0.0, arrivals - reading.ready * most_per_s) * boot_s) / clear_s

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from pydantic import Field
 
 from nebula_core import PluginSettings, Proposal, ScalingPolicy, ScalingSignals
 from nebula_scaler_slo.forecast import Forecast, forecast
 from nebula_scaler_slo.memory import SETTLED_S, SHORT_S, Memory
-from nebula_scaler_slo.queueing import replicas
+from nebula_scaler_slo.queueing import enough, replicas
 from nebula_scaler_slo.reading import Reading, read
 
+Expected = Forecast | float
 UNKNOWN_BOOT_S = 60.0
 LATE_QUEUE = 0.1
 """Requests waiting per replica from which on a late first token is a matter of replicas, and not of long prompts."""
@@ -28,16 +28,16 @@ class Settings(PluginSettings):
     wait_part: float = Field(0.5, gt=0, le=1)
     """Part of that time that a request may wait for its turn; the engine needs the rest for its prompt."""
     variability: float = Field(2.0, gt=0)
-    """(Ca² + Cs²) / 2: how unevenly requests come and how much they differ. 1 is a Poisson process with exponential times."""
+    """(Ca² + Cs²) / 2 where requests come by chance: how much they differ; 1 is exponential times. Bursts that are seen add to it."""
     places: float = Field(32.0, gt=0)
     """Requests that a replica computes at a time, until that was seen."""
     clear_s: float = Field(120.0, gt=0)
     """Time in which a queue is to be gone, once the replicas that it asks for are ready."""
     trend_s: float = Field(600.0, gt=0)
     """Time over which a rise of arrivals is looked for."""
-    shrink_s: float = Field(300.0, gt=0)
-    """Time for which fewer replicas must have been enough before one goes."""
-    slack: float = Field(0.1, ge=0)
+    shrink_s: float = Field(600.0, gt=0)
+    """Longest time for which fewer replicas must have been enough before one goes; a minute and the time of a start, if that is less."""
+    slack: float = Field(0.05, ge=0)
     """They must have been enough for a load that is higher by this share."""
 
 
@@ -53,18 +53,24 @@ class SloPolicy(ScalingPolicy):
         fresh = Memory.fresh(self._settings.trend_s, self._settings.shrink_s)
         seen = Memory.recall(memory, fresh).see(signals, reading, now)
         boot_s = UNKNOWN_BOOT_S if signals.boot_s is None else signals.boot_s
-        expected = forecast(seen, reading, boot_s, self._settings.clear_s, self._places(seen), now)
+        expected = self._expected(seen, reading, boot_s, now)
         if expected is None:
             reason = "neither gateways nor engines tell how many requests there are"
-            return Proposal(replicas=None, reason=reason, memory=msgspec.to_builtins(seen))
+            return Proposal(replicas=None, reason=reason, memory=seen.kept())
         needed, why, seen = self._needed(expected, reading, signals, seen, now)
         with_slack = self._enough(expected, seen, signals, 1.0 + self._settings.slack) if needed else 0
         seen = seen.need(max(needed, with_slack), now)
-        number, held = self._held(needed, seen, reading, signals.wanted, now)
+        number, held = self._held(needed, seen, reading, signals.wanted, boot_s, now)
         inputs = _inputs(signals, reading, seen, expected, needed, self._places(seen), now)
-        return Proposal(replicas=number, reason="; ".join(filter(None, (why, held))), inputs=inputs, memory=msgspec.to_builtins(seen))
+        return Proposal(replicas=number, reason="; ".join(filter(None, (why, held))), inputs=inputs, memory=seen.kept())
 
-    def _needed(self, expected: Forecast, reading: Reading, signals: ScalingSignals, seen: Memory, now: float) -> tuple[int, str, Memory]:
+    def _expected(self, seen: Memory, reading: Reading, boot_s: float, now: float) -> Expected | None:
+        """What comes per second and what each of it takes; else, if that is known, how many requests there are."""
+        work = seen.work
+        ahead = None if work is None else forecast(seen, reading, work, boot_s, self._settings.clear_s, self._places(seen), now)
+        return seen.flight.mean(now, SETTLED_S) if ahead is None else ahead
+
+    def _needed(self, expected: Expected, reading: Reading, signals: ScalingSignals, seen: Memory, now: float) -> tuple[int, str, Memory]:
         """Replicas that keep the target, by which figures, and what that teaches."""
         if reading.is_idle and not signals.arrivals_per_s:
             return 0, "there is no request", seen
@@ -74,11 +80,15 @@ class SloPolicy(ScalingPolicy):
             return reading.ready + 1, f"{late}, and {target_s:g} s is the target", seen.disappointed(places)
         return number, f"{number} needed: {_words(expected, places, target_s)}", seen
 
-    def _enough(self, expected: Forecast, seen: Memory, signals: ScalingSignals, times: float) -> int:
+    def _enough(self, expected: Expected, seen: Memory, signals: ScalingSignals, times: float) -> int:
         """Replicas that serve so many times what is expected."""
         settings, wait_s = self._settings, self._settings.wait_part * self._target_s(signals)
-        load = times * expected.load + expected.backlog
-        return replicas(load, self._places(seen), wait_s, seen.service_s, settings.variability, 1.0 - settings.share)
+        places, share = self._places(seen), 1.0 - settings.share
+        if isinstance(expected, float):
+            return replicas(times * expected, places, wait_s, None, settings.variability, share)
+        per_s = times * expected.arrivals_per_s + expected.backlog_per_s
+        variability = settings.variability + (seen.unevenness - 1.0) / 2.0  # Ca² is 1 by chance alone, and the unevenness as it is seen
+        return enough(per_s, expected.work, places, wait_s, variability, share)
 
     def _places(self, seen: Memory) -> float:
         return seen.places or self._settings.places
@@ -93,41 +103,47 @@ class SloPolicy(ScalingPolicy):
         is_late = seen.first_token.full(now) and (seen.first_token.least(now) or 0.0) > self._target_s(signals)
         return has_settled and is_queue and is_late
 
-    def _held(self, needed: int, seen: Memory, reading: Reading, wanted: int, now: float) -> tuple[int, str]:
+    def _held(self, needed: int, seen: Memory, reading: Reading, wanted: int, boot_s: float, now: float) -> tuple[int, str]:
         """What is proposed: more at once, fewer only if fewer were enough all the time and everything is known."""
         number = needed + reading.lost if needed else 0
         if number >= wanted:
             return number, f"{reading.lost} neither serve nor start" if reading.lost and number > wanted else ""
         if not reading.is_whole:
             return wanted, "not every replica and gateway tells its load, so none goes"
-        most = max(number, int(seen.needs.most(now) or 0))
-        if most >= wanted or not seen.needs.full(now):
-            return wanted, f"fewer must be enough for {self._settings.shrink_s:.0f} s"
+        hold_s = min(self._settings.shrink_s, SHORT_S + boot_s)
+        most = max(number, seen.most_needed(now, hold_s))
+        if most >= wanted or seen.needs.covered_s(now) < hold_s:
+            return wanted, f"fewer must be enough for {hold_s:.0f} s"
         return most, ""
 
 
-def _words(expected: Forecast, places: float, target_s: float) -> str:
-    load = f"{expected.load:.3g} requests at a time"
-    if expected.arrivals_per_s is not None:
-        load += f" from {expected.arrivals_per_s:.3g} per second"
-    backlog = f", and {expected.backlog:.3g} for the queue" if expected.backlog else ""
-    return f"{load}{backlog}, {places:.3g} per replica, for first tokens within {target_s:g} s"
+def _words(expected: Expected, places: float, target_s: float) -> str:
+    if isinstance(expected, float):
+        return f"{expected:.3g} requests at a time, {places:.3g} per replica, for first tokens within {target_s:g} s"
+    work = expected.work
+    backlog = f", {expected.backlog_per_s:.3g} for the queue" if expected.backlog_per_s else ""
+    takes = f"each takes {work.alone_s:.3g} s and {work.each_s:.3g} s more for each beside it"
+    return f"{expected.arrivals_per_s:.3g} per second{backlog}; {takes}, for first tokens within {target_s:g} s"
 
 
 def _inputs(
-    signals: ScalingSignals, reading: Reading, seen: Memory, expected: Forecast, needed: int, places: float, now: float
+    signals: ScalingSignals, reading: Reading, seen: Memory, expected: Expected, needed: int, places: float, now: float
 ) -> dict[str, float | None]:
+    ahead = None if isinstance(expected, float) else expected
     return {
         "ready": float(reading.ready),
         "starting": float(reading.coming),
         "needed": float(needed),
         "arrivals_per_s": signals.arrivals_per_s,
-        "arrivals_per_s_ahead": expected.arrivals_per_s,
-        "load": expected.load,
-        "backlog": expected.backlog,
+        "arrivals_per_s_ahead": ahead.arrivals_per_s if ahead else None,
+        "backlog_per_s": ahead.backlog_per_s if ahead else None,
+        "running": seen.running.mean(now, SETTLED_S),
         "queue": seen.queue.mean(now, SETTLED_S),
         "places": places,
-        "service_s": seen.service_s,
+        "alone_s": ahead.work.alone_s if ahead else None,
+        "each_s": ahead.work.each_s if ahead else None,
+        "unevenness": seen.unevenness,
+        "caution": seen.caution,
         "boot_s": signals.boot_s,
         "first_token_s": signals.first_token_s,
     }

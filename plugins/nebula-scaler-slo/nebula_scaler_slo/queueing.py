@@ -10,13 +10,17 @@ a = arrivals per second x seconds of service is the number of servers that are b
   that vary otherwise than in M/M/c, s is multiplied by (Ca^2 + Cs^2) / 2: A. O. Allen, "Probability, Statistics, and Queueing Theory"
   (1990), after J. Cunneen.
 
-What is not so in truth: a batch is no set of servers, since each request in it slows the others down. The time of service is therefore
-measured, at the load that there is, and so is how many requests a replica can compute before others wait.
+A batch is no set of servers, since each request in it slows the others down (`work.py`). A replica is therefore reckoned with twice: as
+its places, with the time that a request takes in so full a batch; and as one server, whose time each request takes a part of. There must
+be enough replicas for both.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from math import ceil, erf, exp, pi, sqrt
+
+from nebula_scaler_slo.work import Work
 
 MOST = 10_000
 """More replicas than any model may have."""
@@ -42,6 +46,20 @@ def replicas(load: float, places: float, wait_s: float, service_s: float | None,
     least = max(1, ceil(load / places))
     enough = (number for number in range(least, MOST) if waits_longer(number * places, load, wait_s, service_s, variability) <= share)
     return next(enough, MOST)
+
+
+def enough(per_s: float, work: Work, places: float, wait_s: float, variability: float, share: float) -> int:
+    """The fewest replicas that pass so many requests per second, no more than `share` of which wait longer than `wait_s`."""
+
+    def is_enough(number: int) -> bool:
+        each = work.at_a_time(per_s / number)
+        if each >= places:
+            return False
+        computing = waits_longer(number, per_s * work.each_s, wait_s, work.each_s, variability)
+        placed = waits_longer(number * places, number * each, wait_s, work.takes_s(each), variability)
+        return computing <= share and placed <= share
+
+    return min(MOST, 1 + bisect_left(range(1, MOST), True, key=is_enough))
 
 
 def _cumulated(b: float) -> float:

@@ -22,6 +22,8 @@ class Reading:
     """Requests waiting in engines and at gateways, likewise."""
     usage: float | None
     """Mean `kv_cache_usage`."""
+    generated: float | None
+    """Tokens that those which are ready have generated since they started."""
     in_flight: float | None
     """Requests anywhere: as gateways count, else as engines do."""
     is_whole: bool
@@ -50,6 +52,7 @@ def read(signals: ScalingSignals) -> Reading:
         running=running,
         queue=None if queued is None else queued + (signals.waiting or 0.0),
         usage=sum(usages) / len(usages) if usages else None,
+        generated=_generated(told, len(ready)),
         in_flight=computed if signals.in_flight is None else signals.in_flight,
         is_whole=(tells_all or is_at_zero) and signals.in_flight is not None,
     )
@@ -58,3 +61,8 @@ def read(signals: ScalingSignals) -> Reading:
 def _total(told: list[EndpointStats], name: str, ready: int) -> float | None:
     known = [value for stats in told if (value := getattr(stats, name)) is not None]
     return sum(known) / len(known) * ready if known else None
+
+
+def _generated(told: list[EndpointStats], ready: int) -> float | None:
+    known = [stats.generated_tokens_total for stats in told if stats.generated_tokens_total is not None]
+    return sum(known) if len(known) == ready > 0 else None
