@@ -83,8 +83,8 @@ class Seen(msgspec.Struct, frozen=True):
         chance = min(1.0, 2.0 * took_s / LOOKED_AT_S) / (per_s * took_s)  # of the mean number over that time (M/G/oo)
         seen = (long, many, took_s, long * long, long * many, many * many, long * took_s, many * took_s, chance)
         before, share = msgspec.structs.astuple(self)[1:-1], elapsed_s / weight
-        means = (old + share * (new - old) for old, new in zip(before, seen, strict=True))
-        return Seen(weight, *means, fade * self.requests + per_s * elapsed_s)
+        means = [old + share * (new - old) for old, new in zip(before, seen, strict=True)]
+        return Seen(*(weight, *means, fade * self.requests + per_s * elapsed_s))
 
     def work(self) -> Work | None:
         """What a request as long as the mean takes; `None`: nothing was seen.
