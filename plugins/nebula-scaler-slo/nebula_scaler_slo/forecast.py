@@ -35,7 +35,7 @@ def forecast(seen: Memory, reading: Reading, work: Work, boot_s: float, clear_s:
     if ahead is None:
         return None
     running = seen.running.mean(now) or 0.0
-    there = (running - SURE * sqrt(running)) / work.takes_s(running / max(1, reading.ready))
+    there = (running - SURE * sqrt(running)) / work.takes_s(running / max(1, reading.ready)) if running else 0.0
     arrivals = max(ahead, there)  # where arrivals are told wrong, what runs is there all the same
     backlog = _backlog(seen, reading, arrivals, work.most_per_s(places), boot_s, clear_s, now)
     return Forecast(arrivals, backlog, work)

@@ -28,8 +28,8 @@ ROOM = 0.9
 DISAPPOINTED = 0.95
 """What is left of the belief in a replica each time it turns out to be too kind."""
 MOST_CAUTION = 3.0
-DIGITS = 5
-"""Decimals that are kept: of seconds, of requests per second, and of products of them."""
+DIGITS = 8
+"""Significant digits that are kept: products of small means are small, and times are some millions of seconds."""
 FAR = 3.0
 """Standard deviations from which on a half minute is far out, however far."""
 PASSING = 0.2
@@ -61,6 +61,8 @@ class Memory(msgspec.Struct, frozen=True):
     at: float | None = None
     generated: float | None = None
     """Tokens, as the replicas counted them then."""
+    tellers: int = 0
+    """Which replicas these were."""
     places: float | None = None
     """Requests that a replica computes at a time before others wait."""
     has_been_full: bool = False
@@ -105,8 +107,9 @@ class Memory(msgspec.Struct, frozen=True):
             usage=_add(self.usage, reading.usage, now),
             flight=_add(self.flight, reading.in_flight, now),
             first_token=_add(self.first_token, signals.first_token_s, now),
-            tokens=_add(self.tokens, self._tokens_per_s(reading.generated, elapsed), now),
+            tokens=_add(self.tokens, self._tokens_per_s(reading, elapsed), now),
             generated=reading.generated,
+            tellers=reading.tellers,
             at=now,
         )
         return (
@@ -165,11 +168,11 @@ class Memory(msgspec.Struct, frozen=True):
         long = tokens / passing if tokens else self.took.long or 1.0
         return msgspec.structs.replace(calmer, took=self.took.learn(long, each, running / passing, min(elapsed, SHORT_S), passing))
 
-    def _tokens_per_s(self, generated: float | None, elapsed: float) -> float | None:
-        """`None`: not told, or a replica and its count are gone."""
-        if generated is None or self.generated is None or not elapsed or generated < self.generated:
+    def _tokens_per_s(self, reading: Reading, elapsed: float) -> float | None:
+        """`None`: not told, or a replica and its count have come or gone."""
+        if reading.generated is None or self.generated is None or not elapsed or reading.tellers != self.tellers:
             return None
-        return (generated - self.generated) / elapsed
+        return (reading.generated - self.generated) / elapsed
 
     def _learn_unevenness(self, arrivals: float | None, now: float, elapsed: float) -> Memory:
         """From how far each half minute is from the mean of those around it; a step in the load is not taken for chance altogether."""
@@ -192,7 +195,7 @@ def _add(window: Window, value: float | None, now: float) -> Window:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, DIGITS)
+        return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):
         return {name: _rounded(each) for name, each in value.items()}
     return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value

@@ -37,8 +37,10 @@ class Settings(PluginSettings):
     """Time over which a rise of arrivals is looked for."""
     shrink_s: float = Field(600.0, gt=0)
     """Longest time for which fewer replicas must have been enough before one goes; a minute and the time of a start, if that is less."""
+    headroom: float = Field(0.1, ge=0)
+    """Share by which more is reckoned with than is foreseen: what a request takes is learned, and not known."""
     slack: float = Field(0.05, ge=0)
-    """They must have been enough for a load that is higher by this share."""
+    """Before one goes, those that stay must have been enough for a load that is higher by this share, too."""
 
 
 class SloPolicy(ScalingPolicy):
@@ -84,6 +86,7 @@ class SloPolicy(ScalingPolicy):
         """Replicas that serve so many times what is expected."""
         settings, wait_s = self._settings, self._settings.wait_part * self._target_s(signals)
         places, share = self._places(seen), 1.0 - settings.share
+        times *= 1.0 + settings.headroom
         if isinstance(expected, float):
             return replicas(times * expected, places, wait_s, None, settings.variability, share)
         per_s = times * expected.arrivals_per_s + expected.backlog_per_s

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zlib import crc32
 
-from nebula_core import EndpointStats, ScalingSignals
+from nebula_core import EndpointStats, ReplicaSignals, ScalingSignals
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Reading:
     """Mean `kv_cache_usage`."""
     generated: float | None
     """Tokens that those which are ready have generated since they started."""
+    tellers: int
+    """Stands for the engines that `generated` is of: with others the sum is another one."""
     in_flight: float | None
     """Requests anywhere: as gateways count, else as engines do."""
     is_whole: bool
@@ -53,6 +56,7 @@ def read(signals: ScalingSignals) -> Reading:
         queue=None if queued is None else queued + (signals.waiting or 0.0),
         usage=sum(usages) / len(usages) if usages else None,
         generated=_generated(told, len(ready)),
+        tellers=_tellers(ready),
         in_flight=computed if signals.in_flight is None else signals.in_flight,
         is_whole=(tells_all or is_at_zero) and signals.in_flight is not None,
     )
@@ -66,3 +70,8 @@ def _total(told: list[EndpointStats], name: str, ready: int) -> float | None:
 def _generated(told: list[EndpointStats], ready: int) -> float | None:
     known = [stats.generated_tokens_total for stats in told if stats.generated_tokens_total is not None]
     return sum(known) if len(known) == ready > 0 else None
+
+
+def _tellers(ready: list[ReplicaSignals]) -> int:
+    starts = sorted(f"{each.replica_id}@{each.stats.incarnation if each.stats else 0}" for each in ready)
+    return crc32(" ".join(starts).encode())

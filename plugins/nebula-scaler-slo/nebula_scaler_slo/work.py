@@ -15,7 +15,7 @@ where there are some, and less where a request has the engine nearly to itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf
+from math import exp
 
 import msgspec
 
@@ -24,11 +24,11 @@ LOOKED_AT_S = 60.0
 """Time over which the number of requests at a time is a mean."""
 SPREAD = 0.15
 """Share of their mean by which the numbers at a time must have varied before what is seen counts as much as what is taken for granted."""
-FOR_OTHERS, SOME = 0.5, 8.0
+FOR_OTHERS, SOME = 0.5, 5.0
 """Share of the time of a request that is taken to be for the batch that it is in, if that has so many or more; in a smaller one as much
 less. A step reads the weights whatever it computes, so that a request which is alone tells nearly nothing of what a replica can pass."""
-FEW = 10.0
-"""Requests that tell nothing: what was seen of ten times as many counts a tenth less than what is taken for granted, about."""
+FEW = 20.0
+"""Requests that tell nothing: what was seen of ten times as many still counts less than what is taken for granted, about."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Seen(msgspec.Struct, frozen=True):
     requests: float = 0.0
     """That passed meanwhile."""
 
-    def learn(self, long: float, many: float, took_s: float, elapsed_s: float, per_s: float = inf) -> Seen:
+    def learn(self, long: float, many: float, took_s: float, elapsed_s: float, per_s: float) -> Seen:
         """With what was seen for so long, while so many requests passed per second; with few of them, chance has a part in it."""
         fade = exp(-elapsed_s / REMEMBERED_S)
         weight = fade * self.weight_s + elapsed_s
@@ -93,7 +93,7 @@ class Seen(msgspec.Struct, frozen=True):
         Where more run by chance, each seems to have taken longer by as much, for its time is reckoned from their number: that part of
         what was seen to vary together is left out.
         """
-        if not self.weight_s or min(self.long, self.many, self.took_s) <= 0:
+        if not self.weight_s or min(self.long, self.many, self.took_s, self.requests) <= 0:
             return None
         doubt, took_s = SPREAD * SPREAD + FEW / self.requests, self.took_s
         guess = FOR_OTHERS * min(1.0, self.many / SOME)

@@ -15,6 +15,9 @@ from nebula_core import Context, ModelRequest, ReplicaSignals, ScalingSignals
 from nebula_core.testing.scaling import LOOK_S, ScalingContract, ask_often, ready
 from nebula_core.testing.scaling_loop import ClosedLoop
 
+MANY = 1e6
+"""Requests per second, so that chance has no part in what is seen."""
+
 
 class TestContract(ScalingContract):
     def make_policy(self):
@@ -55,7 +58,7 @@ def test_enough_replicas_pass_what_comes_and_have_places_for_it(per_s, alone, ea
 def test_what_was_learned_gives_back_the_mean_whatever_was_seen(history):
     seen = Seen()
     for long, many, took_s in history:
-        seen = seen.learn(long, many, took_s, 10.0)
+        seen = seen.learn(long, many, took_s, 10.0, MANY)
     work = seen.work()
     assert work.takes_s(seen.many) == pytest.approx(seen.took_s)
     assert work.alone_s >= -1e-9
@@ -68,7 +71,7 @@ def test_answers_that_become_shorter_are_not_taken_for_a_steeper_line():
     for long in (250.0, 240.0, 200.0, 150.0) * 40:
         work = Work(step * long, 0.35)
         many = work.at_a_time(1.5)
-        seen = seen.learn(long, many, work.takes_s(many), 10.0)
+        seen = seen.learn(long, many, work.takes_s(many), 10.0, MANY)
     assert seen.work().each_s == pytest.approx(0.35, rel=0.2)
 
 
@@ -76,14 +79,40 @@ def test_a_line_is_learned_from_a_load_that_rises_and_falls():
     seen = Seen()
     for look in range(360):
         many = 20.0 + 15.0 * (look % 60) / 60
-        seen = seen.learn(200.0, many, 5.0 + 0.3 * many, 10.0)
+        seen = seen.learn(200.0, many, 5.0 + 0.3 * many, 10.0, MANY)
     work = seen.work()
     assert (work.alone_s, work.each_s) == pytest.approx((5.0, 0.3), rel=0.25)
 
 
 def test_a_load_that_never_changed_leaves_half_of_the_time_to_the_others():
-    work = Seen().learn(1.0, 16.0, 8.0, 10.0).work()
+    work = Seen().learn(1.0, 16.0, 8.0, 10.0, MANY).work()
     assert (work.alone_s, work.each_s) == pytest.approx((4.0, 0.25))
+
+
+def test_a_few_requests_tell_nothing_of_how_they_slow_each_other_down():
+    """At so low a rate, that two run at once is chance, and each of them seems to take twice as long."""
+    seen = Seen()
+    for look in range(30):
+        many = 1.0 + look % 2
+        seen = seen.learn(1.0, many, 6.0 * many, 10.0, 0.1)
+    assert seen.work().each_s < 1.5
+
+
+def test_what_was_remembered_without_a_number_of_requests_tells_nothing():
+    assert Seen(weight_s=100.0, long=1.0, many=2.0, took_s=3.0).work() is None
+
+
+def test_a_replica_that_is_away_for_a_moment_is_not_taken_for_one_that_generated_all_its_tokens_meanwhile():
+    def told(tokens, *, away=False):
+        whole = signals(wanted=2, arrivals=4.0, running=16.0)
+        stats = [msgspec.structs.replace(each.stats, generated_tokens_total=tokens) for each in whole.replicas]
+        replicas = tuple(msgspec.structs.replace(each, stats=said) for each, said in zip(whole.replicas, stats, strict=True))
+        return msgspec.structs.replace(whole, replicas=replicas[: 1 if away else 2])
+
+    steady = [(LOOK_S, told(1e6 + 400.0 * look)) for look in range(60)]
+    flap = [*steady[:40], *((LOOK_S, told(1e6 + 400.0 * look, away=True)) for look in (40, 41)), *steady[42:]]
+    undisturbed, disturbed = (ask_often(SloPolicy(Settings()), each)[0][-1] for each in (steady, flap))
+    assert disturbed.inputs["each_s"] == pytest.approx(undisturbed.inputs["each_s"], rel=0.05)
 
 
 def test_bursts_are_told_from_chance():
@@ -123,9 +152,9 @@ def test_a_shorter_time_to_the_first_token_needs_more_replicas():
 
 def test_a_step_is_answered_at_once_with_all_that_it_needs():
     """With the fourth look after it, while no request waits yet."""
-    calm, surge = signals(wanted=3, arrivals=6.0, running=8.0), signals(wanted=3, arrivals=16.0, running=9.0)
+    calm, surge = signals(wanted=3, arrivals=6.0, running=4.0), signals(wanted=3, arrivals=16.0, running=5.0)
     proposals, _ = ask_often(SloPolicy(Settings()), [(LOOK_S, calm)] * 40 + [(LOOK_S, surge)] * 4)
-    assert [proposal.replicas for proposal in proposals[39:]] == [3, 4, 5, 6, 6]
+    assert [proposal.replicas for proposal in proposals[39:]] == [3, 4, 4, 5, 5]
 
 
 def test_a_rise_is_answered_before_it_is_there_by_the_time_that_replicas_take():
