@@ -37,8 +37,9 @@ def state(node: Document) -> Text:
 
 
 def what_is_asked(node: Document) -> str:
-    """What an operator asks of a node; empty: nothing. A node that is drained or given up is cordoned with it."""
-    strongest = [word for key, word in (("drained", "drained"), ("given_up", "given up")) if node.get(key)]
+    """What an operator asks of a node; empty: nothing. Whoever is drained or given up is cordoned with it, and drained only once empty."""
+    words = (("drained", "draining" if node["up"] and node.get("assigned") else "drained"), ("given_up", "given up"))
+    strongest = [word for key, word in words if node.get(key)]
     return ", ".join(strongest or ["cordoned"] if node.get("cordoned") or strongest else [])
 
 

@@ -175,6 +175,8 @@ class GatewayControl:
         for endpoint in self._mirror.values(keys.ENDPOINTS, EndpointInfo).values():
             endpoints.setdefault(endpoint.model_uid, []).append(endpoint)
         for model_uid in model_uids:
+            if model_uid in self._models and self._is_unreadable(model_uid):
+                continue  # it is served on as it was: its nodes and the scheduler change nothing either, and the scheduler says so
             request = self._mirror.get(keys.model_request(model_uid), ModelRequest)
             if request is None or request.model_uid != model_uid:  # somebody wrote it by hand, and the scheduler says so
                 self._models.pop(model_uid, None)
@@ -185,6 +187,14 @@ class GatewayControl:
         revision = self._mirror.applied(keys.PLACEMENTS)
         self._hub.publish_table(self._models, revision)
         self._kept.keep(self._models, revision)
+
+    def _is_unreadable(self, model_uid: str) -> bool:
+        """Whether its request or its plan is there but not to be read: a newer Nebula wrote it, or somebody by hand."""
+        kinds: tuple[tuple[str, type[ModelRequest | PlacementPlan]], ...] = (
+            (keys.model_request(model_uid), ModelRequest),
+            (keys.placement(model_uid), PlacementPlan),
+        )
+        return any(self._mirror.entry(key) is not None and self._mirror.get(key, type_) is None for key, type_ in kinds)
 
     def _pass_stats(self, changed: list[str]) -> None:
         found = keys.by_replica({key: self._mirror.get(key, EndpointStats) for key in changed})

@@ -30,7 +30,7 @@ class Goals:
         for uid in {*goals, *observed.plans, *(uid for uid, _ in observed.endpoints)}:
             if unreadable := self._unreadable(uid):
                 wanted = requests[uid].replicas if uid in requests else 0
-                goals[uid] = Refusal(wanted, f"{unreadable} cannot be read by this version of Nebula; nothing is changed")
+                goals[uid] = Refusal(wanted, _not_to_be_read(unreadable))
         return goals
 
     def _of(self, uid: str, request: ModelRequest, number: int) -> tuple[ModelRequest, int, Goal]:
@@ -61,6 +61,12 @@ class Goals:
         """The key of this model that is there but not to be read: a request that a newer Nebula wrote is not a deleted one."""
         kinds: tuple[tuple[str, type[Value]], ...] = ((keys.model_request(uid), ModelRequest), (keys.placement(uid), PlacementPlan))
         return next((key for key, type_ in kinds if self._mirror.entry(key) and self._mirror.get(key, type_) is None), "")
+
+
+def _not_to_be_read(key: str) -> str:
+    is_plan = key.startswith(keys.PLACEMENTS)
+    mended_by = "deleting it has the model placed anew" if is_plan else "load the model anew, which replaces it, or unload it"
+    return f"the store's key {key} cannot be read by this version of Nebula; nothing is changed; if no newer one wrote it, {mended_by}"
 
 
 def _needs(request: ModelRequest) -> Needs:

@@ -37,7 +37,8 @@ def _main(worst: Obstacle, spec: ReplicaSpec, needs: Needs, kept_from: Sequence[
         case Obstacle.LABELS:
             return f"{who + ' do not bear' if who else 'no node bears'} {_labels(needs.node_labels)}; {_borne(needs.node_labels, rooms)}"
         case Obstacle.MAX_PER_NODE:
-            return f"max_per_node is {needs.max_per_node}, and {who or 'every node'} has as many, those that are ending included"
+            as_many = f"{who} have as many" if who else "every node has as many"
+            return f"max_per_node is {needs.max_per_node}, and {as_many}, those that are ending included"
     return _too_few_gpus(spec, needs, kept_from)
 
 

@@ -50,6 +50,12 @@ def test_nodes_are_listed_with_their_gpus_and_what_is_on_them(nebula: Run, admin
     assert second.split() == ["b", "missing,", "given", "up", "0"]
 
 
+def test_a_node_is_called_drained_only_once_it_is_empty(nebula: Run, admin: Admin) -> None:
+    play(admin, node(drained=True, assigned=[STUCK]), node("b", drained=True))
+    lines = nebula("nodes").stdout.splitlines()
+    assert [line.split()[:3] for line in (lines[1], lines[3])] == [["a", "up,", "draining"], ["b", "up,", "drained"]]
+
+
 @pytest.mark.parametrize("words", [["nodes", "--json"], ["nodes", "list", "--json"]])
 def test_nodes_as_json_are_the_documents_themselves(nebula: Run, admin: Admin, words: list[str]) -> None:
     play(admin, node())

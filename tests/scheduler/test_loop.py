@@ -162,6 +162,21 @@ async def test_a_request_that_cannot_be_read_is_not_taken_for_a_deleted_one(stor
         assert await plan_of(store) == plan
 
 
+async def test_a_plan_that_somebody_broke_by_hand_stays_until_its_key_is_deleted_as_the_reason_says(store):
+    async with scheduling(store):
+        await add_node(store)
+        await ask(store)
+        await plan_with(store, 1)
+        await store.transact([Put(keys.placement("m"), b"{")])
+
+        async def told():
+            return "if no newer one wrote it, deleting it has the model placed anew" in "".join((await status_of(store)).reasons)
+
+        await eventually(told, 5)
+        await store.transact([Delete(keys.placement("m"))])
+        await plan_with(store, 1)
+
+
 async def test_a_request_under_another_models_key_is_refused_by_name(store):
     async with scheduling(store):
         await add_node(store)

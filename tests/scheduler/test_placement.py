@@ -106,6 +106,15 @@ def test_no_node_gets_more_of_a_model_than_it_allows():
     assert why(fleet) == "max_per_node is 2, and every node has as many, those that are ending included"
 
 
+def test_nodes_that_have_as_many_as_they_may_are_counted_where_others_keep_it_away_too():
+    fleet = Fleet(node("a"), node("b"), node("c", labels={"zone": "x"}))
+    fleet.decide({"m": wanted(5, gpus=0, max_per_node=2, node_labels={"zone": "x"})})
+    fleet.nodes["d"] = node("d", labels={"zone": "x"})
+    fleet.nodes["e"] = node("e", labels={"zone": "x"})
+    fleet.decide({"m": wanted(7, gpus=0, max_per_node=2, node_labels={"zone": "x"})})
+    assert why(fleet).startswith("max_per_node is 2, and 3 of 5 nodes have as many, those that are ending included")
+
+
 def test_replicas_without_gpus_go_by_processors():
     fleet = Fleet(node("a", machine=MachineStatus(cpus=8)), node("b", machine=MachineStatus(cpus=64)))
     fleet.decide({"m": wanted(9, gpus=0)})
