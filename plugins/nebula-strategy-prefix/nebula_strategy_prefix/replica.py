@@ -167,8 +167,8 @@ class Replica:
         waiting = None
         if began is not None:
             life_s, first_token_s = now - began[0], began[1]
-            self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
-            if life_s > 0:
+            if life_s > 0.0 and 0.0 <= first_token_s <= life_s:  # other machines' clocks are compared anew now and then
+                self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
                 self.first_token_share += (1 - REMEMBERED) * (first_token_s / life_s - self.first_token_share)
             self.room.running -= began[2]
         elif (waiting := self._waiting.pop(request_id, None)) is not None:

@@ -33,7 +33,6 @@ class Picked(msgspec.Struct, gc=False):
     """Bytes that it has to compute."""
     takes_s: float
     """Seconds for them on a usual replica."""
-    at: float
 
 
 class Prefix(Strategy):
@@ -68,14 +67,17 @@ class Prefix(Strategy):
         if pick.stats is not replica.stats:
             fleet.note(replica, pick.stats)
         self._counters.decided(reason, blocks.total, uncached)
-        self._picked = Picked(request.request_id, replica, depth, uncached, takes[replica.slot], now)
+        self._picked = Picked(request.request_id, replica, depth, uncached, takes[replica.slot])
         self._decisions.add(
             Decision(request.request_id, request.model_uid, now, at, reason, blocks.total, fleet.members, work, costs, delayed)
         )
         return Pick(pick, reason)
 
     def observe(self, event: RouteEvent) -> None:
-        """Take over what became of a request, here or in another worker or gateway."""
+        """Take over what became of a request, here or in another worker or gateway.
+
+        Those tell theirs in bunches, so that what counts is when it was, and not when it is heard.
+        """
         if event.kind == "charged":
             if event.prefix_blocks is not None:  # else another strategy decided, which asked for none
                 self._charged(event, event.prefix_blocks)
@@ -85,11 +87,11 @@ class Prefix(Strategy):
         if fleet is None or replica is None or replica.incarnation != event.incarnation:
             return
         if event.kind == "first_token":
-            self._first_token(fleet, replica, event.request_id)
+            self._first_token(fleet, replica, event)
         elif event.kind == "gone":
             self._gone(fleet, event)
         else:
-            self._ended(fleet, replica, event.request_id)
+            self._ended(fleet, replica, event)
 
     def explain(self, request_id: str) -> list[Explanation]:
         """The choices made for a request, if they are among the last ones of this worker: a retry is a choice of its own."""
@@ -104,35 +106,34 @@ class Prefix(Strategy):
         replica = picked.replica
         if replica.incarnation != event.incarnation:
             return
-        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.takes_s, picked.at)
+        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.takes_s, event.at)
         if waiting is None:
             return
         waiting.chosen_here = here
         if blocks.hashes:
             queued = replica.room.queued - blocks.total
             self._touch(fleet, replica, blocks, picked.depth, queued)
-        fleet.demand.arrived(waiting.service_s, len(fleet.replicas), picked.at)
+        fleet.demand.arrived(waiting.service_s, len(fleet.replicas), event.at)
 
     def _heard(self, fleet: Fleet, event: RouteEvent, blocks: PrefixBlocks) -> Picked:
         """Another worker's choice, as this one would know it."""
         replica = fleet.replica(event.replica_id, event.incarnation)
         depth = fleet.index.depth(replica.slot, blocks.hashes)
         work = blocks.total - sum(blocks.sizes[:depth])
-        return Picked(event.request_id, replica, depth, work, fleet.speed.takes_s(work, blocks.total), self._clock())
+        return Picked(event.request_id, replica, depth, work, fleet.speed.takes_s(work, blocks.total))
 
-    def _first_token(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
-        now = self._clock()
-        waiting = replica.first_token(request_id, now)
+    def _first_token(self, fleet: Fleet, replica: Replica, event: RouteEvent) -> None:
+        waiting = replica.first_token(event.request_id, event.at)
         if waiting is None:
             return
         blocks = waiting.blocks
         if blocks.hashes and not fleet.index.holds(replica.slot, blocks.hashes[-1]):  # a failed sibling was taken back with what they share
             self._touch(fleet, replica, blocks)
         if waiting.chosen_here and blocks.streamed:
-            self._counters.answered(waiting.predicted_s, now - waiting.since)
+            self._counters.answered(waiting.predicted_s, event.at - waiting.since)
 
-    def _ended(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
-        waiting = replica.end(request_id, self._clock())
+    def _ended(self, fleet: Fleet, replica: Replica, event: RouteEvent) -> None:
+        waiting = replica.end(event.request_id, event.at)
         if waiting is not None:  # it had no first token, so that nothing says that its prompt was computed
             fleet.index.forget(replica.slot, waiting.blocks.hashes[waiting.depth :])
 

@@ -160,6 +160,20 @@ def test_gateways_that_exchange_events_know_each_others_caches():
     assert other.value("nebula_strategy_prefix_decision_total") == {("prefix_hit",): 1}
 
 
+def test_what_others_tell_at_once_teaches_how_long_it_really_took():
+    one, other = World(1), World(1)
+    events: list[RouteEvent] = []
+    observe = one.strategy.observe
+    one.strategy.observe = lambda event: (events.append(event), observe(event))
+    for number in range(1, 30):
+        one.answer(one.send(*range(number * 100, number * 100 + 10)), 7.0)
+        other.now = one.now + 0.05
+        other.router.observe(events)
+        events.clear()
+    [decision] = other.strategy.explain(other.send(*range(5000, 5010)).request_id)
+    assert decision.candidates[0].figures["prefill_s"] == pytest.approx(7.0, rel=0.05)
+
+
 def test_a_new_incarnation_holds_nothing():
     world = World(2)
     home = world.answer(world.send(*range(40)), 2)
@@ -329,13 +343,14 @@ def test_requests_that_another_strategy_decided_are_left_alone():
             st.integers(1, 2),
             st.integers(0, 6),
             st.booleans(),
+            st.floats(0.0, 2.0),
         ),
         max_size=80,
     )
 )
-def test_any_order_of_events_leaves_sound_estimates(events):
+def test_any_order_of_events_however_late_leaves_sound_estimates(events):
     world = World(4)
-    for step, (kind, replica, incarnation, request, streamed) in enumerate(events):
+    for step, (kind, replica, incarnation, request, streamed, late_s) in enumerate(events):
         world.now += step % 3
         blocks = PrefixBlocks((request, request + 10), (BLOCK,) * 2, 2 * BLOCK, streamed) if kind == "charged" else None
         world.strategy.observe(
@@ -345,7 +360,7 @@ def test_any_order_of_events_leaves_sound_estimates(events):
                 replica_id=str(replica),
                 incarnation=incarnation,
                 request_id=str(request),
-                at=0.0,
+                at=world.now - late_s,
                 prefix_blocks=blocks,
             )
         )
