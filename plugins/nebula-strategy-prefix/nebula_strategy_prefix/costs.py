@@ -37,8 +37,10 @@ def weigh(
 
     One loop without calls: it is half of what a choice among 256 takes.
     """
-    costs = Costs([], [], [], [])
-    totals, waits, prefills, loads = costs.totals, costs.waits, costs.prefills, costs.loads
+    totals: list[float] = []
+    waits: list[float] = []
+    prefills: list[float] = []
+    loads: list[float] = []
     for candidate, replica in zip(candidates, replicas, strict=True):
         load = candidate.charged + candidate.charged_elsewhere + candidate.foreign  # its property `load` would take three times as long
         wait = replica.free_at - now
@@ -53,4 +55,4 @@ def weigh(
         waits.append(wait)
         prefills.append(own)
         loads.append(load)
-    return costs
+    return Costs(totals, waits, prefills, loads)

@@ -1,13 +1,15 @@
-"""`Decisions`: the last choices, each with what every candidate would have cost, for an operator who asks why."""
+"""`Decisions`: the last choices, each with what every candidate would have cost, for the charge that follows and an operator who asks why."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
-from nebula_core import Considered, Explanation
+from nebula_core import Considered, Explanation, RouteEvent
 from nebula_strategy_prefix.costs import Costs
+from nebula_strategy_prefix.replica import Replica
 
 MOST_EXPLAINED = 8
 """Choices that are explained of one request id, the last ones: clients may give every request the same id."""
@@ -19,30 +21,39 @@ WHY = {
 
 
 class Decision(msgspec.Struct, gc=False):
-    """A choice as it is kept: the lists it was made from, by position, and nothing computed for it until somebody asks."""
+    """A choice as it is kept: the lists it was made from, and nothing computed for it until somebody asks."""
 
     request_id: str
     model_uid: str
     at: float
     picked: int
+    """Position of the choice among the candidates."""
     reason: str
     total: int
-    members: tuple[tuple[str, int], ...]
-    """Id and slot of each candidate; shared by the choices among the same ones."""
+    depth: int
+    """Leading blocks that the choice holds."""
+    replicas: Sequence[Replica]
+    """The candidates; shared by the choices among the same ones."""
     work: list[int]
     """Uncached bytes, by slot."""
+    takes: list[float]
+    """Seconds for them on a usual replica, by slot."""
     costs: Costs
     delayed_per_s: float
 
+    def is_of(self, charged: RouteEvent) -> bool:
+        """Whether this charge follows from it."""
+        return self.request_id == charged.request_id and self.replicas[self.picked].replica_id == charged.replica_id
+
     def explain(self) -> Explanation:
         """The choice in full."""
-        terms = sorted(map(self._term, range(len(self.members))), key=lambda term: term.figures["cost_s"])
+        terms = sorted(map(self._term, range(len(self.replicas))), key=lambda term: term.figures["cost_s"])
         wait_s, prefill_s = self.costs.waits[self.picked], self.costs.prefills[self.picked]
         return Explanation(
             request_id=self.request_id,
             model_uid=self.model_uid,
             at=self.at,
-            picked=self.members[self.picked][0],
+            picked=self.replicas[self.picked].replica_id,
             reason=self.reason,
             why=WHY[self.reason],
             figures={"prompt_bytes": self.total, "expected_first_token_s": wait_s + prefill_s},
@@ -51,8 +62,8 @@ class Decision(msgspec.Struct, gc=False):
 
     def _term(self, i: int) -> Considered:
         """What one candidate would have cost; `delay_s` is what its work would have cost those who come later."""
-        (name, slot), costs = self.members[i], self.costs
-        uncached, wait_s, prefill_s = self.work[slot], costs.waits[i], costs.prefills[i]
+        replica, costs = self.replicas[i], self.costs
+        uncached, wait_s, prefill_s = self.work[replica.slot], costs.waits[i], costs.prefills[i]
         delay_s = prefill_s * self.delayed_per_s * (wait_s + prefill_s)
         figures = {
             "cost_s": wait_s + prefill_s + delay_s,
@@ -63,7 +74,7 @@ class Decision(msgspec.Struct, gc=False):
             "uncached_bytes": uncached,
             "load": costs.loads[i],
         }
-        return Considered(name, figures)
+        return Considered(replica.replica_id, figures)
 
 
 class Decisions:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import inf
-
-import msgspec
 
 from nebula_core import Candidate, Context, Explanation, Pick, PrefixBlocks, RouteEvent, RouteRequest, Strategy
 from nebula_strategy_prefix.costs import Costs, weigh
@@ -22,19 +21,6 @@ SPREAD = 0x9E3779B97F4A7C15
 """Fibonacci hashing: a trace numbers its blocks one after the other."""
 
 
-class Picked(msgspec.Struct, gc=False):
-    """What a choice already knows of the charge that follows it."""
-
-    request_id: str
-    replica: Replica
-    depth: int
-    """Leading blocks that the replica holds."""
-    work: int
-    """Bytes that it has to compute."""
-    takes_s: float
-    """Seconds for them on a usual replica."""
-
-
 class Prefix(Strategy):
     """Cost = wait + own prefill × (1 + what that work delays), in seconds; the least wins.
 
@@ -49,7 +35,7 @@ class Prefix(Strategy):
         self.explains = settings.decisions
         self._decisions = Decisions(settings.decisions)
         self._fleets: dict[str, Fleet] = {}
-        self._picked: Picked | None = None
+        self._chosen: Decision | None = None
         """The choice made last: the router charges it in the same step."""
 
     def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick:
@@ -60,17 +46,18 @@ class Prefix(Strategy):
         found = fleet.index.match(blocks.hashes)
         work, takes = fleet.uncached(found, blocks)
         costs = weigh(candidates, replicas, takes, total=blocks.total, mean_s=fleet.speed.mean_s, delayed_per_s=delayed, now=now)
-        at = _choose(costs, replicas, work, blocks, found[-1][0])
+        deepest = found[-1][0]
+        at = _choose(costs, replicas, work, blocks, deepest)
         replica, pick = replicas[at], candidates[at]
-        depth, uncached = _depth(found, replica.slot), work[replica.slot]
-        reason = _reason(depth, found[-1][0])
+        depth = _depth(found, replica.slot) if deepest else 0
+        reason = _reason(depth, deepest)
         if pick.stats is not replica.stats:
             fleet.note(replica, pick.stats)
-        self._counters.decided(reason, blocks.total, uncached)
-        self._picked = Picked(request.request_id, replica, depth, uncached, takes[replica.slot])
-        self._decisions.add(
-            Decision(request.request_id, request.model_uid, now, at, reason, blocks.total, fleet.members, work, costs, delayed)
+        self._counters.decided(reason, blocks.total, work[replica.slot])
+        chosen = self._chosen = Decision(
+            request.request_id, request.model_uid, now, at, reason, blocks.total, depth, replicas, work, takes, costs, delayed
         )
+        self._decisions.add(chosen)
         return Pick(pick, reason)
 
     def observe(self, event: RouteEvent) -> None:
@@ -99,28 +86,24 @@ class Prefix(Strategy):
 
     def _charged(self, event: RouteEvent, blocks: PrefixBlocks) -> None:
         fleet = self._fleets.get(event.model_uid) or self._new_fleet(event.model_uid)
-        picked, self._picked = self._picked, None
-        here = picked is not None and picked.request_id == event.request_id and picked.replica.replica_id == event.replica_id
-        if picked is None or not here:
-            picked = self._heard(fleet, event, blocks)
-        replica = picked.replica
+        chosen, self._chosen = self._chosen, None
+        if chosen is not None and chosen.is_of(event):
+            replica, depth, here = chosen.replicas[chosen.picked], chosen.depth, True
+            work, takes_s = chosen.work[replica.slot], chosen.takes[replica.slot]
+        else:  # another worker chose
+            replica, here = fleet.replica(event.replica_id, event.incarnation), False
+            depth = fleet.index.depth(replica.slot, blocks.hashes)
+            work = blocks.total - sum(blocks.sizes[:depth])
+            takes_s = fleet.speed.takes_s(work, blocks.total)
         if replica.incarnation != event.incarnation:
             return
-        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.takes_s, event.at)
+        waiting = replica.charge(event.request_id, blocks, depth, work, takes_s, event.at)
         if waiting is None:
             return
         waiting.chosen_here = here
         if blocks.hashes:
-            queued = replica.room.queued - blocks.total
-            self._touch(fleet, replica, blocks, picked.depth, queued)
+            self._touch(fleet, replica, blocks, depth, replica.room.queued - blocks.total)
         fleet.demand.arrived(waiting.service_s, len(fleet.replicas), event.at)
-
-    def _heard(self, fleet: Fleet, event: RouteEvent, blocks: PrefixBlocks) -> Picked:
-        """Another worker's choice, as this one would know it."""
-        replica = fleet.replica(event.replica_id, event.incarnation)
-        depth = fleet.index.depth(replica.slot, blocks.hashes)
-        work = blocks.total - sum(blocks.sizes[:depth])
-        return Picked(event.request_id, replica, depth, work, fleet.speed.takes_s(work, blocks.total))
 
     def _first_token(self, fleet: Fleet, replica: Replica, event: RouteEvent) -> None:
         waiting = replica.first_token(event.request_id, event.at)
@@ -165,15 +148,12 @@ def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], bloc
             least, least_work, equals = load, own, [i]
         elif own == least_work:
             equals.append(i)
-    if len(equals) == 1:
+    hashes = blocks.hashes
+    if len(equals) == 1 or not hashes:
         return equals[0]
-    start = ((_key(blocks, known) * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
-    return next((i for i in equals if i >= start), equals[0])
-
-
-def _key(blocks: PrefixBlocks, known: int) -> int:
-    """What tells a prompt and its siblings from others: the first block that nobody holds, or else its last."""
-    return blocks.hashes[min(known, len(blocks.hashes) - 1)] if blocks.hashes else 0
+    key = hashes[min(known, len(hashes) - 1)]  # the first block that nobody holds: a prompt has it in common with its siblings
+    start = ((key * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
+    return equals[bisect_left(equals, start) % len(equals)]
 
 
 def _depth(found: Sequence[tuple[int, int]], slot: int) -> int:
