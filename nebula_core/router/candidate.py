@@ -137,7 +137,7 @@ class Lost(msgspec.Struct, frozen=True):
     incarnation: int
 
 
-class RouteEvent(msgspec.Struct, frozen=True, kw_only=True):
+class RouteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One step in the life of a request on a replica, or the end of the replica (`gone`, without a request).
 
     Plain data: what another worker or gateway saw is observed in the same way.

@@ -114,7 +114,8 @@ class Replica:
             self._most_running = running
         first = next(iter(self._waiting.values())).blocks.total if self._waiting and not self._lacking_s() else 0
         self.room.note(stats.kv_cache_usage, budget, first)
-        self._take_over()
+        self._pace()
+        self._line_up()
 
     def admitted_s(self, turn_s: float, total: int) -> float:
         """Seconds until a prompt whose turn comes in `turn_s` is admitted: if slots or memory are full, answers have to end first."""
@@ -142,7 +143,7 @@ class Replica:
             self._timed += 1
             self._timed_s += service_s
         if self.room.known or len(self._waiting) > 1:
-            self._take_over()
+            self._line_up()
         return waiting
 
     def first_token(self, request_id: str, now: float) -> Waiting | None:
@@ -158,7 +159,8 @@ class Replica:
             self.free_at = now + self._queued_s
         self._decoding[request_id] = (waiting.since, now - waiting.since, total)
         self.room.running += total
-        self._take_over()
+        self._pace()
+        self._line_up()
         return waiting
 
     def end(self, request_id: str, now: float) -> Waiting | None:
@@ -178,28 +180,31 @@ class Replica:
         else:
             return None
         self.in_flight -= 1
-        self._take_over()
+        self._pace()
+        if self.room.known or waiting is not None:
+            self._line_up()
         return waiting
 
-    def _take_over(self) -> None:
-        """Keep at hand what every choice asks for."""
+    def _pace(self) -> None:
+        """Keep at hand what every choice asks for of those who are decoded."""
         decoding = len(self._decoding)
         beside = 1.0 + self._speed.each_s * (decoding - self._speed.decoding)  # as `Speed.beside`, for which a call would cost more
         self.slower = self._stretch.slowness.factor * (beside if beside > 0.5 else 0.5)
         self.full_s = self._decode_s / self.slots if 0 < self.slots <= decoding else 0.0
-        room = self.room
+        self.spare = -1.0 if self.full_s else -self.room.short
+
+    def _line_up(self) -> None:
+        """Keep at hand what every choice asks for of those who wait, and of the room that all have."""
+        waiting, room = self._waiting, self.room
         if room.known:
             room.reckon(self._decode_s)
-        self.spare = -1.0 if self.full_s else -room.short
-        if not self._waiting:
-            self.behind_s = 0.0
-        elif room.known and (lacking_s := self._lacking_s()):
-            self._stretch.spoil()
-            self.behind_s = lacking_s + self._timed_s
-        elif len(self._waiting) == 1:
-            self.behind_s = 0.0
-        else:
-            self.behind_s = max(0.0, self._timed_s - next(iter(self._waiting.values())).service_s)
+            self.spare = -1.0 if self.full_s else -room.short
+            if waiting and (lacking_s := self._lacking_s()):
+                self._stretch.spoil()
+                self.behind_s = lacking_s + self._timed_s
+                return
+        behind_s = self._timed_s - next(iter(waiting.values())).service_s if len(waiting) > 1 else 0.0
+        self.behind_s = behind_s if behind_s > 0.0 else 0.0
 
     def _lacking_s(self) -> float:
         """Seconds until the first in the queue has room."""
