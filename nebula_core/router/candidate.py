@@ -152,3 +152,5 @@ class RouteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Monotonic seconds of the gateway that saw it."""
     prefix_blocks: PrefixBlocks | None = None
     """With `charged`: the request's prefix, if the strategy that decided asked for it."""
+    whole: bool = False
+    """With `finished`: the answer came all at once, so that this tells of its first token too."""

@@ -151,14 +151,21 @@ class Replica:
         waiting = self._waiting.pop(request_id, None)
         if waiting is None:
             return None
-        self._leave(waiting)
-        self._streams = self._streams or waiting.blocks.streamed
-        total = waiting.blocks.total
-        if waiting.timed:
-            self._stretch.add(waiting.work, total, last=not self._timed, decoding=len(self._decoding), now=now)
-            self.free_at = now + self._queued_s
-        self._decoding[request_id] = (waiting.since, now - waiting.since, total)
-        self.room.running += total
+        self._computed(waiting, now)
+        self._decoding[request_id] = (waiting.since, now - waiting.since, waiting.blocks.total)
+        self.room.running += waiting.blocks.total
+        self._pace()
+        self._line_up()
+        return waiting
+
+    def answer(self, request_id: str, now: float) -> Waiting | None:
+        """A request's answer came all at once; `None` if it was not waiting."""
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is None:
+            return None
+        self._computed(waiting, now)
+        self._lived(now - waiting.since, now - waiting.since)
+        self.in_flight -= 1
         self._pace()
         self._line_up()
         return waiting
@@ -168,10 +175,7 @@ class Replica:
         began = self._decoding.pop(request_id, None)
         waiting = None
         if began is not None:
-            life_s, first_token_s = now - began[0], began[1]
-            if life_s > 0.0 and 0.0 <= first_token_s <= life_s:  # other machines' clocks are compared anew now and then
-                self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
-                self.first_token_share += (1 - REMEMBERED) * (first_token_s / life_s - self.first_token_share)
+            self._lived(now - began[0], began[1])
             self.room.running -= began[2]
         elif (waiting := self._waiting.pop(request_id, None)) is not None:
             self.free_at = max(now, self.free_at - waiting.service_s)
@@ -184,6 +188,20 @@ class Replica:
         if self.room.known or waiting is not None:
             self._line_up()
         return waiting
+
+    def _computed(self, waiting: Waiting, now: float) -> None:
+        """A prompt was computed, and waits no longer."""
+        self._leave(waiting)
+        self._streams = self._streams or waiting.blocks.streamed
+        if waiting.timed:
+            self._stretch.add(waiting.work, waiting.blocks.total, last=not self._timed, decoding=len(self._decoding), now=now)
+            self.free_at = now + self._queued_s
+
+    def _lived(self, life_s: float, first_token_s: float) -> None:
+        """An answer ended, `life_s` after its request came and `first_token_s` of it before its first token."""
+        if life_s > 0.0 and 0.0 <= first_token_s <= life_s:  # other machines' clocks are compared anew now and then
+            self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
+            self.first_token_share += (1 - REMEMBERED) * (first_token_s / life_s - self.first_token_share)
 
     def _pace(self) -> None:
         """Keep at hand what every choice asks for of those who are decoded."""

@@ -73,7 +73,7 @@ class Prefix(Strategy):
         replica = fleet.replicas.get(event.replica_id) if fleet is not None else None
         if fleet is None or replica is None or replica.incarnation != event.incarnation:
             return
-        if event.kind == "first_token":
+        if event.kind == "first_token" or event.whole:
             self._first_token(fleet, replica, event)
         elif event.kind == "gone":
             self._gone(fleet, event)
@@ -106,7 +106,7 @@ class Prefix(Strategy):
         fleet.demand.arrived(waiting.service_s, len(fleet.replicas), event.at)
 
     def _first_token(self, fleet: Fleet, replica: Replica, event: RouteEvent) -> None:
-        waiting = replica.first_token(event.request_id, event.at)
+        waiting = (replica.answer if event.whole else replica.first_token)(event.request_id, event.at)
         if waiting is None:
             return
         blocks = waiting.blocks

@@ -70,6 +70,12 @@ class World:
         charge.finish()
         return name(charge)
 
+    def answer_whole(self, charge: Charge, after: float) -> str:
+        """The same, and all at once."""
+        self.now += after
+        charge.finish(whole=True)
+        return name(charge)
+
     def value(self, metric: str) -> dict[tuple[str, ...], float]:
         [family] = [family for family in self.metrics.snapshot() if family.name == metric]
         return {sample.labels: sample.value for sample in family.samples}
@@ -284,6 +290,15 @@ def test_a_speed_is_learned_from_first_tokens():
     assert decision.candidates[0].figures["prefill_s"] == pytest.approx(7.0, rel=0.05)
 
 
+def test_an_answer_that_comes_all_at_once_tells_the_same_as_its_first_token_and_its_end():
+    parts, whole = World(2), World(2)
+    for number in range(1, 30):
+        prompt = range(number * 100, number * 100 + number % 10)
+        assert parts.answer(parts.send(*prompt), 1.0) == whole.answer_whole(whole.send(*prompt), 1.0)
+    told = [world.strategy.explain(world.send(*range(5000, 5010)).request_id) for world in (parts, whole)]
+    assert told[0] == told[1]
+
+
 def test_a_slow_replica_gets_less():
     world, picked = World(2), Counter()
     for number in range(1, 200):
@@ -362,6 +377,7 @@ def test_any_order_of_events_however_late_leaves_sound_estimates(events):
                 request_id=str(request),
                 at=world.now - late_s,
                 prefix_blocks=blocks,
+                whole=kind == "finished" and streamed,
             )
         )
     decision = world.strategy.explain(world.send(1, 11, 12).request_id)[0]
