@@ -37,7 +37,7 @@ class Charge:
             self._router.note("first_token", self.candidate, self.request_id)
 
     def finish(self, *, whole: bool = False) -> None:
-        """The engine answered, whatever its status; `whole`: its first byte came with its last, and is not told of apart, which saves 1 us."""
+        """The engine answered, whatever its status; `whole`: its first byte came with its last, and is not told of apart, to save 1 us."""
         if not self.ended:
             self.ended = True
             self.candidate.discharge()

@@ -1,4 +1,4 @@
-"""`Decisions`: the last choices, each with what every candidate would have cost, for the charge that follows and an operator who asks why."""
+"""`Decisions`: the last choices, each with what every candidate would have cost: for its charge, and for an operator who asks why."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from nebula_core import Considered, Explanation, RouteEvent
-from nebula_strategy_prefix.costs import Costs
+from nebula_core import Considered, Explanation
 from nebula_strategy_prefix.replica import Replica
 
 MOST_EXPLAINED = 8
@@ -28,6 +27,8 @@ class Decision(msgspec.Struct, gc=False):
     at: float
     picked: int
     """Position of the choice among the candidates."""
+    replica: Replica
+    """The choice."""
     reason: str
     total: int
     depth: int
@@ -38,32 +39,33 @@ class Decision(msgspec.Struct, gc=False):
     """Uncached bytes, by slot."""
     takes: list[float]
     """Seconds for them on a usual replica, by slot."""
-    costs: Costs
+    waits: list[float]
+    slower: list[float]
+    loads: list[float]
+    """As `weigh` has found them, by position."""
     delayed_per_s: float
-
-    def is_of(self, charged: RouteEvent) -> bool:
-        """Whether this charge follows from it."""
-        return self.request_id == charged.request_id and self.replicas[self.picked].replica_id == charged.replica_id
 
     def explain(self) -> Explanation:
         """The choice in full."""
         terms = sorted(map(self._term, range(len(self.replicas))), key=lambda term: term.figures["cost_s"])
-        wait_s, prefill_s = self.costs.waits[self.picked], self.costs.prefills[self.picked]
         return Explanation(
             request_id=self.request_id,
             model_uid=self.model_uid,
             at=self.at,
-            picked=self.replicas[self.picked].replica_id,
+            picked=self.replica.replica_id,
             reason=self.reason,
             why=WHY[self.reason],
-            figures={"prompt_bytes": self.total, "expected_first_token_s": wait_s + prefill_s},
+            figures={"prompt_bytes": self.total, "expected_first_token_s": self.waits[self.picked] + self._prefill_s(self.picked)},
             candidates=tuple(terms),
         )
 
+    def _prefill_s(self, i: int) -> float:
+        return self.takes[self.replicas[i].slot] * self.slower[i]
+
     def _term(self, i: int) -> Considered:
         """What one candidate would have cost; `delay_s` is what its work would have cost those who come later."""
-        replica, costs = self.replicas[i], self.costs
-        uncached, wait_s, prefill_s = self.work[replica.slot], costs.waits[i], costs.prefills[i]
+        replica, wait_s, prefill_s = self.replicas[i], self.waits[i], self._prefill_s(i)
+        uncached = self.work[replica.slot]
         delay_s = prefill_s * self.delayed_per_s * (wait_s + prefill_s)
         figures = {
             "cost_s": wait_s + prefill_s + delay_s,
@@ -72,7 +74,7 @@ class Decision(msgspec.Struct, gc=False):
             "delay_s": delay_s,
             "cached_bytes": self.total - uncached,
             "uncached_bytes": uncached,
-            "load": costs.loads[i],
+            "load": self.loads[i],
         }
         return Considered(replica.replica_id, figures)
 

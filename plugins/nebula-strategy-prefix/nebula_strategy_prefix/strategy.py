@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import inf
 
 from nebula_core import Candidate, Context, Explanation, Pick, PrefixBlocks, RouteEvent, RouteRequest, Strategy
-from nebula_strategy_prefix.costs import Costs, weigh
+from nebula_strategy_prefix.costs import weigh
 from nebula_strategy_prefix.counters import Counters
 from nebula_strategy_prefix.decisions import Decision, Decisions
 from nebula_strategy_prefix.fleet import Fleet
@@ -45,9 +45,9 @@ class Prefix(Strategy):
         replicas, delayed = fleet.of(candidates), fleet.demand.delayed_per_s
         found = fleet.index.match(blocks.hashes)
         work, takes = fleet.uncached(found, blocks)
-        costs = weigh(candidates, replicas, takes, total=blocks.total, mean_s=fleet.speed.mean_s, delayed_per_s=delayed, now=now)
+        totals, waits, slower, loads = weigh(candidates, replicas, takes, blocks.total, fleet.speed.mean_s, delayed, now)
         deepest = found[-1][0]
-        at = _choose(costs, replicas, work, blocks, deepest)
+        at = _choose(totals, loads, replicas, work, blocks.hashes, deepest)
         replica, pick = replicas[at], candidates[at]
         depth = _depth(found, replica.slot) if deepest else 0
         reason = _reason(depth, deepest)
@@ -55,7 +55,21 @@ class Prefix(Strategy):
             fleet.note(replica, pick.stats)
         self._counters.decided(reason, blocks.total, work[replica.slot])
         chosen = self._chosen = Decision(
-            request.request_id, request.model_uid, now, at, reason, blocks.total, depth, replicas, work, takes, costs, delayed
+            request.request_id,
+            request.model_uid,
+            now,
+            at,
+            replica,
+            reason,
+            blocks.total,
+            depth,
+            replicas,
+            work,
+            takes,
+            waits,
+            slower,
+            loads,
+            delayed,
         )
         self._decisions.add(chosen)
         return Pick(pick, reason)
@@ -87,8 +101,8 @@ class Prefix(Strategy):
     def _charged(self, event: RouteEvent, blocks: PrefixBlocks) -> None:
         fleet = self._fleets.get(event.model_uid) or self._new_fleet(event.model_uid)
         chosen, self._chosen = self._chosen, None
-        if chosen is not None and chosen.is_of(event):
-            replica, depth, here = chosen.replicas[chosen.picked], chosen.depth, True
+        if chosen is not None and chosen.request_id == event.request_id and chosen.replica.replica_id == event.replica_id:
+            replica, depth, here = chosen.replica, chosen.depth, True
             work, takes_s = chosen.work[replica.slot], chosen.takes[replica.slot]
         else:  # another worker chose
             replica, here = fleet.replica(event.replica_id, event.incarnation), False
@@ -135,9 +149,10 @@ class Prefix(Strategy):
         return fleet
 
 
-def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], blocks: PrefixBlocks, known: int) -> int:
+def _choose(
+    totals: Sequence[float], loads: Sequence[float], replicas: Sequence[Replica], work: Sequence[int], hashes: Sequence[int], known: int
+) -> int:
     """Position of the least cost. Among equals the least load counts, then the least work, then the prompt's key."""
-    totals, loads = costs.totals, costs.loads
     limit = min(totals) * (1.0 + SLACK) + SLACK_S
     least, least_work, equals = inf, 0, [0]
     for i, cost in enumerate(totals):  # one pass: an idle fleet is all equals
@@ -148,7 +163,6 @@ def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], bloc
             least, least_work, equals = load, own, [i]
         elif own == least_work:
             equals.append(i)
-    hashes = blocks.hashes
     if len(equals) == 1 or not hashes:
         return equals[0]
     key = hashes[min(known, len(hashes) - 1)]  # the first block that nobody holds: a prompt has it in common with its siblings
