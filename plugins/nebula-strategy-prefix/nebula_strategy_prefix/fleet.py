@@ -62,10 +62,12 @@ class Fleet:
 
     def uncached(self, found: Sequence[tuple[int, int]], blocks: PrefixBlocks) -> tuple[list[int], list[float]]:
         """What each slot would have to compute, in bytes and in seconds of a usual replica, from what `PrefixIndex.match` found."""
-        total, sizes = blocks.total, blocks.sizes
-        usual = found[0][0] if self.index.slots <= FEW else max(found, key=_holders)[0]
+        total, sizes, slots = blocks.total, blocks.sizes, self.index.slots
+        usual = found[0][0] if len(found) == 1 or slots <= FEW else max(found, key=_holders)[0]
         left = total - sum(sizes[:usual]) if usual else total
-        work, takes = [left] * self.index.slots, [self.speed.takes_s(left, total)] * self.index.slots
+        work, takes = [left] * slots, [self.speed.takes_s(left, total)] * slots
+        if len(found) == 1:
+            return work, takes
         for depth, mask in found:
             if depth != usual:
                 left = total - sum(sizes[:depth])
