@@ -137,7 +137,7 @@ class Lost(msgspec.Struct, frozen=True):
     incarnation: int
 
 
-class RouteEvent(msgspec.Struct, frozen=True, kw_only=True):
+class RouteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One step in the life of a request on a replica, or the end of the replica (`gone`, without a request).
 
     Plain data: what another worker or gateway saw is observed in the same way.
@@ -152,3 +152,5 @@ class RouteEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Monotonic seconds of the gateway that saw it."""
     prefix_blocks: PrefixBlocks | None = None
     """With `charged`: the request's prefix, if the strategy that decided asked for it."""
+    whole: bool = False
+    """With `finished`: the answer came all at once, so that this tells of its first token too."""

@@ -73,8 +73,10 @@ class Router:
             picked.value += 1
         return Charge(self, candidate, request.request_id, request.prefix_blocks)
 
-    def note(self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> None:
-        """A charge began, answered or ended: tell the strategies that observe. One function, for every request comes here three times."""
+    def note(
+        self, kind: EventKind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None, *, whole: bool = False
+    ) -> None:
+        """A charge began, answered or ended: tell the strategies that observe. One function, for every request comes here twice or more."""
         if kind != "first_token":
             self.touched.add(candidate)
         if not self._observers:
@@ -88,6 +90,7 @@ class Router:
             request_id=request_id,
             at=self._clock(),
             prefix_blocks=blocks,
+            whole=whole,
         )
         for name, strategy in self._observers:
             try:

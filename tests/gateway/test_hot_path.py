@@ -32,9 +32,9 @@ from nebula_core.router.router import Router
 from nebula_core.router.table import RoutingTable
 from nebula_core.settings import GatewaySettings
 
-JSON_REQUEST = 82
+JSON_REQUEST = 78
 """Calls for one JSON request and its answer, with the default strategy, metrics and request ids."""
-STREAM = 97
+STREAM = 93
 """Calls for a stream whose events all come at once."""
 EVENT = 6
 """Calls for each event that comes by itself. One of them says where to read to; it costs no more than what uvloop would do without it."""

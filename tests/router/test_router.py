@@ -171,6 +171,16 @@ def test_a_model_may_have_a_strategy_of_its_own():
     assert fewest.seen[-1].kind == "charged"
 
 
+def test_an_answer_that_comes_all_at_once_is_told_once():
+    router, _, fewest = make()
+    charge = router.pick(router.table.models["m"], REQUEST)
+    charge.finish(whole=True)
+    charge.first_token()
+    charge.finish()
+    assert [(event.kind, event.whole) for event in fewest.seen] == [("charged", False), ("finished", True)]
+    assert loads(router) == [0, 0]
+
+
 def test_strategies_observe_the_life_of_a_request():
     router, _, fewest = make(replicas=1)
     charge = router.pick(router.table.models["m"], REQUEST)

@@ -44,7 +44,7 @@ class Exchange(Attempts):
             return
         delivery.pass_on(body, complete)
         if self._first_at is None and delivery.committed:
-            self._commit(delivery)
+            self._commit(delivery, complete)
         if complete:
             self._finish(delivery)
         elif delivery.committed:
@@ -79,13 +79,17 @@ class Exchange(Attempts):
         connection = self._connection
         return delivery.status < ERROR and connection is not None and not connection.answer.complete
 
-    def _commit(self, delivery: Delivery) -> None:
+    def _commit(self, delivery: Delivery, complete: bool) -> None:
         """The client has got something. No other attempt can follow, and the request's body is no longer needed."""
         self._request.body = self._routed.body = b""
         if delivery.begun:
             self._first_at = self._services.clock()
-            if self._charge is not None and delivery.status < ERROR:
-                self._charge.first_token()  # a sick replica's quick error would look like a quick prefill
+            charge = self._charge
+            if charge is not None and delivery.status < ERROR:  # a sick replica's quick error would look like a quick prefill
+                if complete:
+                    charge.finish(whole=True)
+                else:
+                    charge.first_token()
 
     def _finish(self, delivery: Delivery) -> None:
         if self._charge is not None:
@@ -122,7 +126,7 @@ class Exchange(Attempts):
             self._client.cut()  # it has not read for as long as an engine may be silent
         elif delivery is not None and delivery.held:
             delivery.let_go()
-            self._commit(delivery)
+            self._commit(delivery, False)
             self._client.deadline = services.now + services.idle_s
         else:
             if self._connection is not None:

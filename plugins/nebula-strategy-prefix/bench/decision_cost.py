@@ -13,7 +13,7 @@ import logging
 import random
 import tracemalloc
 from statistics import median
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Literal
 
 from nebula_strategy_prefix import Prefix, PrefixSettings
@@ -56,8 +56,15 @@ def fill(strategy: Prefix, candidates: list[Candidate], bodies: list[bytes]) -> 
 
 def event(kind: Kind, candidate: Candidate, request_id: str, blocks: PrefixBlocks | None = None) -> RouteEvent:
     """What a router would tell."""
-    replica_id = candidate.route.replica_id
-    return RouteEvent(kind=kind, model_uid="m", replica_id=replica_id, incarnation=1, at=0.0, request_id=request_id, prefix_blocks=blocks)
+    return RouteEvent(
+        kind=kind,
+        model_uid="m",
+        replica_id=candidate.route.replica_id,
+        incarnation=1,
+        at=monotonic(),
+        request_id=request_id,
+        prefix_blocks=blocks,
+    )
 
 
 def decide(count: int, size: int, rounds: int) -> tuple[float, float, float]:

@@ -1,46 +1,42 @@
-"""`Costs`: what each candidate would cost."""
+"""`weigh`: what each candidate would cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import msgspec
+from typing import TypeAlias
 
 from nebula_core import Candidate
 from nebula_strategy_prefix.replica import Replica
 
-
-class Costs(msgspec.Struct, gc=False):
-    """By position, in seconds."""
-
-    totals: list[float]
-    """What the choice goes by."""
-    waits: list[float]
-    """Expected time until a new request's turn comes, known requests being on it or not."""
-    prefills: list[float]
-    """Expected time to compute what it does not hold."""
-    loads: list[float]
-    """Requests on it."""
+Costs: TypeAlias = tuple[list[float], list[float], list[float], list[float]]
+"""By position: seconds, which the choice goes by; expected seconds until a new request's turn comes, known requests being on it or not;
+how slow it is; requests on it.
+"""
 
 
 def weigh(
     candidates: Sequence[Candidate],
     replicas: Sequence[Replica],
     takes: Sequence[float],
-    *,
     total: int,
     mean_s: float,
     delayed_per_s: float,
     now: float,
 ) -> Costs:
-    """The costs of a request of `total` bytes that takes each slot so many seconds; others take `mean_s`.
+    """The costs of a request of `total` bytes that takes each slot so many seconds, were none slower; others take `mean_s`.
 
-    One loop without calls: it is half of what a choice among 256 takes.
+    One loop without calls: it is half of what a choice among 256 takes. It keeps no float that was not there before but the waits, for
+    each is an allocation.
     """
-    costs = Costs([], [], [], [])
-    totals, waits, prefills, loads = costs.totals, costs.waits, costs.prefills, costs.loads
-    for candidate, replica in zip(candidates, replicas, strict=True):
-        load = candidate.charged + candidate.charged_elsewhere + candidate.foreign  # its property `load` would take three times as long
+    totals: list[float] = []
+    waits: list[float] = []
+    slower: list[float] = []
+    loads: list[float] = []
+    for i, replica in enumerate(replicas):  # half as dear as `zip` with its keyword, for a few
+        candidate = candidates[i]
+        load: float = candidate.charged + candidate.charged_elsewhere  # the property `load` would take three times as long
+        if candidate.foreign:
+            load += candidate.foreign
         wait = replica.free_at - now
         if wait < replica.behind_s:
             wait = replica.behind_s
@@ -51,6 +47,6 @@ def weigh(
         own = takes[replica.slot] * replica.slower
         totals.append(wait + own * (1.0 + delayed_per_s * (wait + own)))
         waits.append(wait)
-        prefills.append(own)
+        slower.append(replica.slower)
         loads.append(load)
-    return costs
+    return totals, waits, slower, loads

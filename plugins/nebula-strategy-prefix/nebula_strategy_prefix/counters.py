@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from nebula_core import Context
 
 RATIOS = (0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
@@ -14,11 +16,12 @@ class Counters:
 
     def __init__(self, context: Context) -> None:
         metrics = context.metrics
-        self._decisions = metrics.counter(
+        decisions = metrics.counter(
             "nebula_strategy_prefix_decision_total",
             "Choices: the replica holding most of the prompt (prefix_hit), another (prefix_spill), nobody held any (prefix_new).",
             ("reason",),
         )
+        self._decisions = cache(decisions.labels)
         self._prompt = metrics.counter("nebula_strategy_prefix_prompt_bytes_total", "Bytes of all prompts.").labels()
         self._cached = metrics.counter(
             "nebula_strategy_prefix_cached_bytes_total", "Bytes of prompts that the chosen replica was believed to hold."
@@ -35,7 +38,7 @@ class Counters:
 
     def decided(self, reason: str, total: int, uncached: int) -> None:
         """A choice was made."""
-        self._decisions.labels(reason).value += 1
+        self._decisions(reason).value += 1
         self._prompt.value += total
         self._cached.value += total - uncached
 

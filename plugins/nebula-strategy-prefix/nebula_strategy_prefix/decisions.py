@@ -1,13 +1,14 @@
-"""`Decisions`: the last choices, each with what every candidate would have cost, for an operator who asks why."""
+"""`Decisions`: the last choices, each with what every candidate would have cost: for its charge, and for an operator who asks why."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
 from nebula_core import Considered, Explanation
-from nebula_strategy_prefix.costs import Costs
+from nebula_strategy_prefix.replica import Replica
 
 MOST_EXPLAINED = 8
 """Choices that are explained of one request id, the last ones: clients may give every request the same id."""
@@ -19,40 +20,52 @@ WHY = {
 
 
 class Decision(msgspec.Struct, gc=False):
-    """A choice as it is kept: the lists it was made from, by position, and nothing computed for it until somebody asks."""
+    """A choice as it is kept: the lists it was made from, and nothing computed for it until somebody asks."""
 
     request_id: str
     model_uid: str
     at: float
     picked: int
+    """Position of the choice among the candidates."""
+    replica: Replica
+    """The choice."""
     reason: str
     total: int
-    members: tuple[tuple[str, int], ...]
-    """Id and slot of each candidate; shared by the choices among the same ones."""
+    depth: int
+    """Leading blocks that the choice holds."""
+    replicas: Sequence[Replica]
+    """The candidates; shared by the choices among the same ones."""
     work: list[int]
     """Uncached bytes, by slot."""
-    costs: Costs
+    takes: list[float]
+    """Seconds for them on a usual replica, by slot."""
+    waits: list[float]
+    slower: list[float]
+    loads: list[float]
+    """As `weigh` has found them, by position."""
     delayed_per_s: float
 
     def explain(self) -> Explanation:
         """The choice in full."""
-        terms = sorted(map(self._term, range(len(self.members))), key=lambda term: term.figures["cost_s"])
-        wait_s, prefill_s = self.costs.waits[self.picked], self.costs.prefills[self.picked]
+        terms = sorted(map(self._term, range(len(self.replicas))), key=lambda term: term.figures["cost_s"])
         return Explanation(
             request_id=self.request_id,
             model_uid=self.model_uid,
             at=self.at,
-            picked=self.members[self.picked][0],
+            picked=self.replica.replica_id,
             reason=self.reason,
             why=WHY[self.reason],
-            figures={"prompt_bytes": self.total, "expected_first_token_s": wait_s + prefill_s},
+            figures={"prompt_bytes": self.total, "expected_first_token_s": self.waits[self.picked] + self._prefill_s(self.picked)},
             candidates=tuple(terms),
         )
 
+    def _prefill_s(self, i: int) -> float:
+        return self.takes[self.replicas[i].slot] * self.slower[i]
+
     def _term(self, i: int) -> Considered:
         """What one candidate would have cost; `delay_s` is what its work would have cost those who come later."""
-        (name, slot), costs = self.members[i], self.costs
-        uncached, wait_s, prefill_s = self.work[slot], costs.waits[i], costs.prefills[i]
+        replica, wait_s, prefill_s = self.replicas[i], self.waits[i], self._prefill_s(i)
+        uncached = self.work[replica.slot]
         delay_s = prefill_s * self.delayed_per_s * (wait_s + prefill_s)
         figures = {
             "cost_s": wait_s + prefill_s + delay_s,
@@ -61,9 +74,9 @@ class Decision(msgspec.Struct, gc=False):
             "delay_s": delay_s,
             "cached_bytes": self.total - uncached,
             "uncached_bytes": uncached,
-            "load": costs.loads[i],
+            "load": self.loads[i],
         }
-        return Considered(name, figures)
+        return Considered(replica.replica_id, figures)
 
 
 class Decisions:

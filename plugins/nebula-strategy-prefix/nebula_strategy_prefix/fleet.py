@@ -25,8 +25,6 @@ class Fleet:
         self.demand = Demand()
         self.speed = Speed(settings.prefill_tokens_per_s * settings.bytes_per_token, TYPICAL_TOKENS * settings.bytes_per_token)
         self.replicas: dict[str, Replica] = {}
-        self.members: tuple[tuple[str, int], ...] = ()
-        """Id and slot of the candidates that `of` saw last."""
         self._settings = settings
         self._seen: Sequence[Candidate] = ()
         self._replicas: list[Replica] = []
@@ -37,7 +35,6 @@ class Fleet:
             self._replicas = [self.replica(c.route.replica_id, c.route.incarnation) for c in candidates]
             for replica, candidate in zip(self._replicas, candidates, strict=True):
                 self.note(replica, candidate.stats)
-            self.members = tuple([(replica.replica_id, replica.slot) for replica in self._replicas])
             self._seen = candidates
         return self._replicas
 
@@ -65,10 +62,12 @@ class Fleet:
 
     def uncached(self, found: Sequence[tuple[int, int]], blocks: PrefixBlocks) -> tuple[list[int], list[float]]:
         """What each slot would have to compute, in bytes and in seconds of a usual replica, from what `PrefixIndex.match` found."""
-        total, sizes = blocks.total, blocks.sizes
-        usual = found[0][0] if self.index.slots <= FEW else max(found, key=_holders)[0]
-        left = total - sum(sizes[:usual])
-        work, takes = [left] * self.index.slots, [self.speed.takes_s(left, total)] * self.index.slots
+        total, sizes, slots = blocks.total, blocks.sizes, self.index.slots
+        usual = found[0][0] if len(found) == 1 or slots <= FEW else max(found, key=_holders)[0]
+        left = total - sum(sizes[:usual]) if usual else total
+        work, takes = [left] * slots, [self.speed.takes_s(left, total)] * slots
+        if len(found) == 1:
+            return work, takes
         for depth, mask in found:
             if depth != usual:
                 left = total - sum(sizes[:depth])

@@ -114,7 +114,8 @@ class Replica:
             self._most_running = running
         first = next(iter(self._waiting.values())).blocks.total if self._waiting and not self._lacking_s() else 0
         self.room.note(stats.kv_cache_usage, budget, first)
-        self._take_over()
+        self._pace()
+        self._line_up()
 
     def admitted_s(self, turn_s: float, total: int) -> float:
         """Seconds until a prompt whose turn comes in `turn_s` is admitted: if slots or memory are full, answers have to end first."""
@@ -142,7 +143,7 @@ class Replica:
             self._timed += 1
             self._timed_s += service_s
         if self.room.known or len(self._waiting) > 1:
-            self._take_over()
+            self._line_up()
         return waiting
 
     def first_token(self, request_id: str, now: float) -> Waiting | None:
@@ -150,15 +151,23 @@ class Replica:
         waiting = self._waiting.pop(request_id, None)
         if waiting is None:
             return None
-        self._leave(waiting)
-        self._streams = self._streams or waiting.blocks.streamed
-        total = waiting.blocks.total
-        if waiting.timed:
-            self._stretch.add(waiting.work, total, last=not self._timed, decoding=len(self._decoding), now=now)
-            self.free_at = now + self._queued_s
-        self._decoding[request_id] = (waiting.since, now - waiting.since, total)
-        self.room.running += total
-        self._take_over()
+        self._computed(waiting, now)
+        self._decoding[request_id] = (waiting.since, now - waiting.since, waiting.blocks.total)
+        self.room.running += waiting.blocks.total
+        self._pace()
+        self._line_up()
+        return waiting
+
+    def answer(self, request_id: str, now: float) -> Waiting | None:
+        """A request's answer came all at once; `None` if it was not waiting."""
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is None:
+            return None
+        self._computed(waiting, now)
+        self._lived(now - waiting.since, now - waiting.since)
+        self.in_flight -= 1
+        self._pace()
+        self._line_up()
         return waiting
 
     def end(self, request_id: str, now: float) -> Waiting | None:
@@ -166,10 +175,7 @@ class Replica:
         began = self._decoding.pop(request_id, None)
         waiting = None
         if began is not None:
-            life_s, first_token_s = now - began[0], began[1]
-            self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
-            if life_s > 0:
-                self.first_token_share += (1 - REMEMBERED) * (first_token_s / life_s - self.first_token_share)
+            self._lived(now - began[0], began[1])
             self.room.running -= began[2]
         elif (waiting := self._waiting.pop(request_id, None)) is not None:
             self.free_at = max(now, self.free_at - waiting.service_s)
@@ -178,28 +184,45 @@ class Replica:
         else:
             return None
         self.in_flight -= 1
-        self._take_over()
+        self._pace()
+        if self.room.known or waiting is not None:
+            self._line_up()
         return waiting
 
-    def _take_over(self) -> None:
-        """Keep at hand what every choice asks for."""
+    def _computed(self, waiting: Waiting, now: float) -> None:
+        """A prompt was computed, and waits no longer."""
+        self._leave(waiting)
+        self._streams = self._streams or waiting.blocks.streamed
+        if waiting.timed:
+            self._stretch.add(waiting.work, waiting.blocks.total, last=not self._timed, decoding=len(self._decoding), now=now)
+            self.free_at = now + self._queued_s
+
+    def _lived(self, life_s: float, first_token_s: float) -> None:
+        """An answer ended, `life_s` after its request came and `first_token_s` of it before its first token."""
+        if life_s > 0.0 and 0.0 <= first_token_s <= life_s:  # other machines' clocks are compared anew now and then
+            self._decode_s += (1 - REMEMBERED) * (life_s - first_token_s - self._decode_s)
+            self.first_token_share += (1 - REMEMBERED) * (first_token_s / life_s - self.first_token_share)
+
+    def _pace(self) -> None:
+        """Keep at hand what every choice asks for of those who are decoded."""
         decoding = len(self._decoding)
         beside = 1.0 + self._speed.each_s * (decoding - self._speed.decoding)  # as `Speed.beside`, for which a call would cost more
         self.slower = self._stretch.slowness.factor * (beside if beside > 0.5 else 0.5)
         self.full_s = self._decode_s / self.slots if 0 < self.slots <= decoding else 0.0
-        room = self.room
+        self.spare = -1.0 if self.full_s else -self.room.short
+
+    def _line_up(self) -> None:
+        """Keep at hand what every choice asks for of those who wait, and of the room that all have."""
+        waiting, room = self._waiting, self.room
         if room.known:
             room.reckon(self._decode_s)
-        self.spare = -1.0 if self.full_s else -room.short
-        if not self._waiting:
-            self.behind_s = 0.0
-        elif room.known and (lacking_s := self._lacking_s()):
-            self._stretch.spoil()
-            self.behind_s = lacking_s + self._timed_s
-        elif len(self._waiting) == 1:
-            self.behind_s = 0.0
-        else:
-            self.behind_s = max(0.0, self._timed_s - next(iter(self._waiting.values())).service_s)
+            self.spare = -1.0 if self.full_s else -room.short
+            if waiting and (lacking_s := self._lacking_s()):
+                self._stretch.spoil()
+                self.behind_s = lacking_s + self._timed_s
+                return
+        behind_s = self._timed_s - next(iter(waiting.values())).service_s if len(waiting) > 1 else 0.0
+        self.behind_s = behind_s if behind_s > 0.0 else 0.0
 
     def _lacking_s(self) -> float:
         """Seconds until the first in the queue has room."""

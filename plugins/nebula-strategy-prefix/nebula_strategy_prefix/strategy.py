@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import inf
 
-import msgspec
-
 from nebula_core import Candidate, Context, Explanation, Pick, PrefixBlocks, RouteEvent, RouteRequest, Strategy
-from nebula_strategy_prefix.costs import Costs, weigh
+from nebula_strategy_prefix.costs import weigh
 from nebula_strategy_prefix.counters import Counters
 from nebula_strategy_prefix.decisions import Decision, Decisions
 from nebula_strategy_prefix.fleet import Fleet
@@ -20,20 +19,6 @@ SLACK_S = 0.01
 """Candidates whose costs differ by less than this share and time are equals: no cost is known better, and nobody feels less."""
 SPREAD = 0x9E3779B97F4A7C15
 """Fibonacci hashing: a trace numbers its blocks one after the other."""
-
-
-class Picked(msgspec.Struct, gc=False):
-    """What a choice already knows of the charge that follows it."""
-
-    request_id: str
-    replica: Replica
-    depth: int
-    """Leading blocks that the replica holds."""
-    work: int
-    """Bytes that it has to compute."""
-    takes_s: float
-    """Seconds for them on a usual replica."""
-    at: float
 
 
 class Prefix(Strategy):
@@ -50,7 +35,7 @@ class Prefix(Strategy):
         self.explains = settings.decisions
         self._decisions = Decisions(settings.decisions)
         self._fleets: dict[str, Fleet] = {}
-        self._picked: Picked | None = None
+        self._chosen: Decision | None = None
         """The choice made last: the router charges it in the same step."""
 
     def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick:
@@ -60,22 +45,40 @@ class Prefix(Strategy):
         replicas, delayed = fleet.of(candidates), fleet.demand.delayed_per_s
         found = fleet.index.match(blocks.hashes)
         work, takes = fleet.uncached(found, blocks)
-        costs = weigh(candidates, replicas, takes, total=blocks.total, mean_s=fleet.speed.mean_s, delayed_per_s=delayed, now=now)
-        at = _choose(costs, replicas, work, blocks, found[-1][0])
+        totals, waits, slower, loads = weigh(candidates, replicas, takes, blocks.total, fleet.speed.mean_s, delayed, now)
+        deepest = found[-1][0]
+        at = _choose(totals, loads, replicas, work, blocks.hashes, deepest)
         replica, pick = replicas[at], candidates[at]
-        depth, uncached = _depth(found, replica.slot), work[replica.slot]
-        reason = _reason(depth, found[-1][0])
+        depth = _depth(found, replica.slot) if deepest else 0
+        reason = _reason(depth, deepest)
         if pick.stats is not replica.stats:
             fleet.note(replica, pick.stats)
-        self._counters.decided(reason, blocks.total, uncached)
-        self._picked = Picked(request.request_id, replica, depth, uncached, takes[replica.slot], now)
-        self._decisions.add(
-            Decision(request.request_id, request.model_uid, now, at, reason, blocks.total, fleet.members, work, costs, delayed)
+        self._counters.decided(reason, blocks.total, work[replica.slot])
+        chosen = self._chosen = Decision(
+            request.request_id,
+            request.model_uid,
+            now,
+            at,
+            replica,
+            reason,
+            blocks.total,
+            depth,
+            replicas,
+            work,
+            takes,
+            waits,
+            slower,
+            loads,
+            delayed,
         )
+        self._decisions.add(chosen)
         return Pick(pick, reason)
 
     def observe(self, event: RouteEvent) -> None:
-        """Take over what became of a request, here or in another worker or gateway."""
+        """Take over what became of a request, here or in another worker or gateway.
+
+        Those tell theirs in bunches, so that what counts is when it was, and not when it is heard.
+        """
         if event.kind == "charged":
             if event.prefix_blocks is not None:  # else another strategy decided, which asked for none
                 self._charged(event, event.prefix_blocks)
@@ -84,12 +87,12 @@ class Prefix(Strategy):
         replica = fleet.replicas.get(event.replica_id) if fleet is not None else None
         if fleet is None or replica is None or replica.incarnation != event.incarnation:
             return
-        if event.kind == "first_token":
-            self._first_token(fleet, replica, event.request_id)
+        if event.kind == "first_token" or event.whole:
+            self._first_token(fleet, replica, event)
         elif event.kind == "gone":
             self._gone(fleet, event)
         else:
-            self._ended(fleet, replica, event.request_id)
+            self._ended(fleet, replica, event)
 
     def explain(self, request_id: str) -> list[Explanation]:
         """The choices made for a request, if they are among the last ones of this worker: a retry is a choice of its own."""
@@ -97,42 +100,37 @@ class Prefix(Strategy):
 
     def _charged(self, event: RouteEvent, blocks: PrefixBlocks) -> None:
         fleet = self._fleets.get(event.model_uid) or self._new_fleet(event.model_uid)
-        picked, self._picked = self._picked, None
-        here = picked is not None and picked.request_id == event.request_id and picked.replica.replica_id == event.replica_id
-        if picked is None or not here:
-            picked = self._heard(fleet, event, blocks)
-        replica = picked.replica
+        chosen, self._chosen = self._chosen, None
+        if chosen is not None and chosen.request_id == event.request_id and chosen.replica.replica_id == event.replica_id:
+            replica, depth, here = chosen.replica, chosen.depth, True
+            work, takes_s = chosen.work[replica.slot], chosen.takes[replica.slot]
+        else:  # another worker chose
+            replica, here = fleet.replica(event.replica_id, event.incarnation), False
+            depth = fleet.index.depth(replica.slot, blocks.hashes)
+            work = blocks.total - sum(blocks.sizes[:depth])
+            takes_s = fleet.speed.takes_s(work, blocks.total)
         if replica.incarnation != event.incarnation:
             return
-        waiting = replica.charge(event.request_id, blocks, picked.depth, picked.work, picked.takes_s, picked.at)
+        waiting = replica.charge(event.request_id, blocks, depth, work, takes_s, event.at)
         if waiting is None:
             return
         waiting.chosen_here = here
         if blocks.hashes:
-            queued = replica.room.queued - blocks.total
-            self._touch(fleet, replica, blocks, picked.depth, queued)
-        fleet.demand.arrived(waiting.service_s, len(fleet.replicas), picked.at)
+            self._touch(fleet, replica, blocks, depth, replica.room.queued - blocks.total)
+        fleet.demand.arrived(waiting.service_s, len(fleet.replicas), event.at)
 
-    def _heard(self, fleet: Fleet, event: RouteEvent, blocks: PrefixBlocks) -> Picked:
-        """Another worker's choice, as this one would know it."""
-        replica = fleet.replica(event.replica_id, event.incarnation)
-        depth = fleet.index.depth(replica.slot, blocks.hashes)
-        work = blocks.total - sum(blocks.sizes[:depth])
-        return Picked(event.request_id, replica, depth, work, fleet.speed.takes_s(work, blocks.total), self._clock())
-
-    def _first_token(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
-        now = self._clock()
-        waiting = replica.first_token(request_id, now)
+    def _first_token(self, fleet: Fleet, replica: Replica, event: RouteEvent) -> None:
+        waiting = (replica.answer if event.whole else replica.first_token)(event.request_id, event.at)
         if waiting is None:
             return
         blocks = waiting.blocks
         if blocks.hashes and not fleet.index.holds(replica.slot, blocks.hashes[-1]):  # a failed sibling was taken back with what they share
             self._touch(fleet, replica, blocks)
         if waiting.chosen_here and blocks.streamed:
-            self._counters.answered(waiting.predicted_s, now - waiting.since)
+            self._counters.answered(waiting.predicted_s, event.at - waiting.since)
 
-    def _ended(self, fleet: Fleet, replica: Replica, request_id: str) -> None:
-        waiting = replica.end(request_id, self._clock())
+    def _ended(self, fleet: Fleet, replica: Replica, event: RouteEvent) -> None:
+        waiting = replica.end(event.request_id, event.at)
         if waiting is not None:  # it had no first token, so that nothing says that its prompt was computed
             fleet.index.forget(replica.slot, waiting.blocks.hashes[waiting.depth :])
 
@@ -151,9 +149,10 @@ class Prefix(Strategy):
         return fleet
 
 
-def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], blocks: PrefixBlocks, known: int) -> int:
+def _choose(
+    totals: Sequence[float], loads: Sequence[float], replicas: Sequence[Replica], work: Sequence[int], hashes: Sequence[int], known: int
+) -> int:
     """Position of the least cost. Among equals the least load counts, then the least work, then the prompt's key."""
-    totals, loads = costs.totals, costs.loads
     limit = min(totals) * (1.0 + SLACK) + SLACK_S
     least, least_work, equals = inf, 0, [0]
     for i, cost in enumerate(totals):  # one pass: an idle fleet is all equals
@@ -164,15 +163,11 @@ def _choose(costs: Costs, replicas: Sequence[Replica], work: Sequence[int], bloc
             least, least_work, equals = load, own, [i]
         elif own == least_work:
             equals.append(i)
-    if len(equals) == 1:
+    if len(equals) == 1 or not hashes:
         return equals[0]
-    start = ((_key(blocks, known) * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
-    return next((i for i in equals if i >= start), equals[0])
-
-
-def _key(blocks: PrefixBlocks, known: int) -> int:
-    """What tells a prompt and its siblings from others: the first block that nobody holds, or else its last."""
-    return blocks.hashes[min(known, len(blocks.hashes) - 1)] if blocks.hashes else 0
+    key = hashes[min(known, len(hashes) - 1)]  # the first block that nobody holds: a prompt has it in common with its siblings
+    start = ((key * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
+    return equals[bisect_left(equals, start) % len(equals)]
 
 
 def _depth(found: Sequence[tuple[int, int]], slot: int) -> int:

@@ -40,8 +40,9 @@ class Stretch:
         self._pairs += work * (total - 0.5 * work)
         if not last and self.count < MANY:
             return
-        if not self._spoilt:
-            count, speed, seconds = self.count, self._speed, now - self.since
+        seconds = now - self.since
+        if not self._spoilt and seconds >= 0:  # news of other workers come late, and here one of an earlier time did
+            count, speed = self.count, self._speed
             each, pairs = self._work / count, self._pairs / count
             if speed.known:
                 self.slowness.learn(count * speed.expected_s(each, pairs) * speed.beside(decoding), seconds)

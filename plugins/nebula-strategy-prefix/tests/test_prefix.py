@@ -70,6 +70,12 @@ class World:
         charge.finish()
         return name(charge)
 
+    def answer_whole(self, charge: Charge, after: float) -> str:
+        """The same, and all at once."""
+        self.now += after
+        charge.finish(whole=True)
+        return name(charge)
+
     def value(self, metric: str) -> dict[tuple[str, ...], float]:
         [family] = [family for family in self.metrics.snapshot() if family.name == metric]
         return {sample.labels: sample.value for sample in family.samples}
@@ -158,6 +164,20 @@ def test_gateways_that_exchange_events_know_each_others_caches():
         other.strategy.observe(event)
     assert name(other.send(*range(41))) == home
     assert other.value("nebula_strategy_prefix_decision_total") == {("prefix_hit",): 1}
+
+
+def test_what_others_tell_at_once_teaches_how_long_it_really_took():
+    one, other = World(1), World(1)
+    events: list[RouteEvent] = []
+    observe = one.strategy.observe
+    one.strategy.observe = lambda event: (events.append(event), observe(event))
+    for number in range(1, 30):
+        one.answer(one.send(*range(number * 100, number * 100 + 10)), 7.0)
+        other.now = one.now + 0.05
+        other.router.observe(events)
+        events.clear()
+    [decision] = other.strategy.explain(other.send(*range(5000, 5010)).request_id)
+    assert decision.candidates[0].figures["prefill_s"] == pytest.approx(7.0, rel=0.05)
 
 
 def test_a_new_incarnation_holds_nothing():
@@ -270,6 +290,15 @@ def test_a_speed_is_learned_from_first_tokens():
     assert decision.candidates[0].figures["prefill_s"] == pytest.approx(7.0, rel=0.05)
 
 
+def test_an_answer_that_comes_all_at_once_tells_the_same_as_its_first_token_and_its_end():
+    parts, whole = World(2), World(2)
+    for number in range(1, 30):
+        prompt = range(number * 100, number * 100 + number % 10)
+        assert parts.answer(parts.send(*prompt), 1.0) == whole.answer_whole(whole.send(*prompt), 1.0)
+    told = [world.strategy.explain(world.send(*range(5000, 5010)).request_id) for world in (parts, whole)]
+    assert told[0] == told[1]
+
+
 def test_a_slow_replica_gets_less():
     world, picked = World(2), Counter()
     for number in range(1, 200):
@@ -329,13 +358,14 @@ def test_requests_that_another_strategy_decided_are_left_alone():
             st.integers(1, 2),
             st.integers(0, 6),
             st.booleans(),
+            st.floats(0.0, 2.0),
         ),
         max_size=80,
     )
 )
-def test_any_order_of_events_leaves_sound_estimates(events):
+def test_any_order_of_events_however_late_leaves_sound_estimates(events):
     world = World(4)
-    for step, (kind, replica, incarnation, request, streamed) in enumerate(events):
+    for step, (kind, replica, incarnation, request, streamed, late_s) in enumerate(events):
         world.now += step % 3
         blocks = PrefixBlocks((request, request + 10), (BLOCK,) * 2, 2 * BLOCK, streamed) if kind == "charged" else None
         world.strategy.observe(
@@ -345,8 +375,9 @@ def test_any_order_of_events_leaves_sound_estimates(events):
                 replica_id=str(replica),
                 incarnation=incarnation,
                 request_id=str(request),
-                at=0.0,
+                at=world.now - late_s,
                 prefix_blocks=blocks,
+                whole=kind == "finished" and streamed,
             )
         )
     decision = world.strategy.explain(world.send(1, 11, 12).request_id)[0]
