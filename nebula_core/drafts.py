@@ -47,10 +47,18 @@ async def decide_and_write(store: Store, decide: Callable[[Present], tuple[T, Dr
 
 
 async def read(store: Store, *rolled_back: str) -> Present:
-    """The model requests; and what was asked before of those that are `rolled_back`, which is read last: it changes only with them."""
-    requests = await store.list(keys.MODEL_REQUESTS)
-    earlier = {uid: await store.get(keys.earlier_request(uid)) for uid in rolled_back}
-    return Present(requests, {uid: entry for uid, entry in earlier.items() if entry})
+    """The model requests; and what was asked before of those that are `rolled_back`, which is read last: it changes only with them.
+
+    Where that is newer than its request, the request has most likely changed in between. If it stays so, a write of both has failed
+    half-way, and there is nothing else to be read.
+    """
+    for _ in range(ATTEMPTS):
+        requests = await store.list(keys.MODEL_REQUESTS)
+        earlier = {uid: await store.get(keys.earlier_request(uid)) for uid in rolled_back}
+        present = Present(requests, {uid: entry for uid, entry in earlier.items() if entry})
+        if not any(present.is_overtaken(uid) for uid in rolled_back):
+            break
+    return present
 
 
 async def write(store: Store, draft: Draft) -> bool:
@@ -105,6 +113,11 @@ class Present:
     def earlier(self, model_uid: str) -> Entry | None:
         """The entry of what was asked of a model before, or `None`."""
         return self._earlier.get(model_uid)
+
+    def is_overtaken(self, model_uid: str) -> bool:
+        """Whether what was asked of a model before was written after its request."""
+        entry, earlier = self.entry(model_uid), self.earlier(model_uid)
+        return entry is not None and earlier is not None and earlier.mod_revision > entry.mod_revision
 
     def earlier_request(self, model_uid: str) -> ModelRequest | None:
         """What was asked of a model before; `None` if that is not there, or not to be read."""

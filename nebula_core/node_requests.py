@@ -36,12 +36,13 @@ async def ask(store: Store, node_id: str, changes: Mapping[str, bool]) -> NodeRe
 
     Raises `InvalidNodeRequest`, also if a node that is up is to be given up; `WriteConflict`, `StoreUnavailable`.
     """
-    conditions = [await _is_missing(store, node_id)] if changes.get("given_up") else []
     for _ in range(ATTEMPTS):
+        conditions = [await _is_missing(store, node_id)] if changes.get("given_up") else []
         entry = await store.get(keys.node_request(node_id))
-        request = changed(_read(entry, node_id), changes)
+        old = _read(entry, node_id)
+        request = changed(old or NodeRequest(node_id=node_id), changes)
         unchanged = Unchanged(keys.node_request(node_id), entry.mod_revision if entry else 0)
-        if await store.transact(_writes(request, entry), [unchanged, *conditions]) is not None:
+        if await store.transact([_write(request, entry if old else None)], [unchanged, *conditions]) is not None:
             return request
     raise WriteConflict(f'others keep changing what is asked of the node "{node_id}"; nothing was written, try again')
 
@@ -53,15 +54,16 @@ async def _is_missing(store: Store, node_id: str) -> Unchanged:
     return Unchanged(keys.node(node_id), 0)
 
 
-def _read(entry: Entry | None, node_id: str) -> NodeRequest:
-    """What is asked of a node; nothing, if somebody wrote what cannot be read: nobody goes by that, and it is written over."""
+def _read(entry: Entry | None, node_id: str) -> NodeRequest | None:
+    """What is asked of a node; `None`, if somebody wrote what cannot be read: nobody goes by that, and it is written over."""
     try:
-        return msgspec.structs.replace(codec.decode(NodeRequest, entry.value), node_id=node_id) if entry else NodeRequest(node_id=node_id)
+        return msgspec.structs.replace(codec.decode(NodeRequest, entry.value), node_id=node_id) if entry else None
     except StoreError:
-        return NodeRequest(node_id=node_id)
+        return None
 
 
-def _writes(request: NodeRequest, entry: Entry | None) -> list[Write]:
-    if request == NodeRequest(node_id=request.node_id):
-        return [Delete(keys.node_request(request.node_id))]
-    return [Put(keys.node_request(request.node_id), codec.encode(request, over=entry.value if entry else None))]
+def _write(request: NodeRequest, old: Entry | None) -> Write:
+    """What makes a request of an `old` one. Fields that only a newer Nebula knows are kept, even where nothing else is asked."""
+    key, value = keys.node_request(request.node_id), codec.encode(request, over=old.value if old else None)
+    nothing = codec.encode(NodeRequest(node_id=request.node_id))
+    return Delete(key) if value == nothing else Put(key, value)

@@ -337,6 +337,31 @@ async def test_a_rollback_beside_other_writers_loses_neither(store):
     assert ((await stored(store)).replicas, (await stored(store)).engine_args) == (3, {"context": 1})
 
 
+async def test_a_change_in_the_middle_of_a_rollback_is_what_is_taken_back(tmp_path):
+    class Changing(EmbeddedStore):
+        """The arguments change just after all requests were listed."""
+
+        changes = 0
+
+        async def get(self, key):
+            if key.startswith(keys.EARLIER_REQUESTS) and not self.changes:
+                self.changes += 1
+                await desired.apply(self, [request(context=2)], NOW)
+            return await super().get(key)
+
+    async with Changing(tmp_path, EmbeddedSettings(), time.monotonic, logging.getLogger("test")) as store:
+        await desired.apply(store, [request(context=1)], NOW)
+        assert (await desired.rollback(store, ENGINES, "m")).engine_args == {"context": 1}
+        assert store.changes == 1
+
+
+async def test_of_a_change_that_was_written_half_way_there_is_nothing_to_take_back(store):
+    await desired.apply(store, [request(context=1)], NOW)
+    await store.transact([Put(keys.earlier_request("m"), (await store.get(keys.model_request("m"))).value)])
+    with pytest.raises(InvalidModelRequest, match=NOTHING):
+        await desired.rollback(store, ENGINES, "m")
+
+
 # --- seeding ------------------------------------------------------------------------------------------------------------------
 
 

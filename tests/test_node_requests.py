@@ -74,6 +74,31 @@ async def test_fields_of_a_newer_nebula_are_kept(store):
     assert b'"reason":"new fans"' in (await store.get(keys.node_request("a"))).value
 
 
+async def test_fields_of_a_newer_nebula_outlive_an_uncordon(store):
+    await store.transact([Put(keys.node_request("a"), codec.encode(ALL)[:-1] + b',"reason":"new fans"}')])
+    assert await ask(store, "a", {"cordoned": False}) == NOTHING
+    kept = (await store.get(keys.node_request("a"))).value
+    assert b'"reason":"new fans"' in kept
+    assert codec.decode(NodeRequest, kept) == NOTHING
+
+
+async def test_a_node_that_comes_up_while_it_is_given_up_is_not(tmp_path):
+    class Returning(EmbeddedStore):
+        """The node comes up just before the first transaction."""
+
+        returned = False
+
+        async def transact(self, writes, conditions=()):
+            if not self.returned:
+                self.returned = True
+                await super().transact([Put(keys.node("a"), codec.encode(NodeStatus(node_id="a", address="h")))])
+            return await super().transact(writes, conditions)
+
+    async with Returning(tmp_path, EmbeddedSettings(), time.monotonic, logging.getLogger("test")) as store:
+        with pytest.raises(InvalidNodeRequest, match='"a" is up'):
+            await ask(store, "a", {"given_up": True})
+
+
 @pytest.mark.parametrize("value", [b"garbage", b'{"node_id": "b", "cordoned": "perhaps"}'])
 async def test_what_somebody_broke_by_hand_is_written_over_or_taken_away(store, value):
     for wish, after in ({"drained": True}, NodeRequest(node_id="a", cordoned=True, drained=True)), ({"cordoned": False}, NOTHING):

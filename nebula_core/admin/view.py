@@ -132,7 +132,7 @@ class View:
             endpoints=keys.by_replica(picture.values(keys.ENDPOINTS, EndpointInfo)),
             stats=keys.by_replica(picture.values(keys.STATS, EndpointStats)),
             nodes={node.node_id: node for node in picture.values(keys.NODES, NodeStatus).values()},
-            node_requests={asked.node_id: asked for asked in picture.values(keys.NODE_REQUESTS, NodeRequest).values()},
+            node_requests=keys.by_node(picture.values(keys.NODE_REQUESTS, NodeRequest)),
             lease_s=self.settings.store.lease_s,
             gateways=tuple(picture.values(keys.GATEWAYS, GatewayStatus).values()),
             scheduler=election.name_in(leader) if leader and leader.leased else None,

@@ -131,10 +131,10 @@ def _numbers(request: Mapping[str, Any]) -> str:
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What two requests differ in, with what was and what is."""
+    """What two requests differ in, with what was and what is; where both show the same, they differ in what is masked."""
     old, new = ({**request, **request["engine_args"]} for request in (before, after))
     changed = (key for key in {**old, **new} if old.get(key) != new.get(key) and key not in ("engine_args", "rolled_back_from"))
-    return ", ".join(f"{key} {_shown(old.get(key))} → {_shown(new.get(key))}" for key in changed)
+    return ", ".join(f"{key} {_shown(old.get(key))} → {_shown(new.get(key))}" for key in changed) or "a secret, which is not shown"
 
 
 def _shown(value: Any) -> str:

@@ -24,9 +24,7 @@ def learn(account: Scaling, running: list[Assignment], observed: Observed, now: 
         if not observed.ready(assignment):
             if since is not None or len(booting) < MOST_WATCHED:
                 booting[_key(assignment)] = now if since is None else since
-        elif since is not None and 0 <= now - since <= patience_s(
-            boot_s
-        ):  # the clock of a new leader may be behind what the last one noted
+        elif since is not None and _is_boot(now - since, boot_s):
             boot_s = _smoothed(boot_s, now - since)
     if (boot_s, booting) == (account.boot_s, account.booting):
         return account
@@ -49,6 +47,11 @@ def starting_s(assignment: Assignment, observed: Observed, account: Scaling, now
 def patience_s(boot_s: float | None) -> float:
     """How long a replica may take before it is no longer counted on."""
     return UNKNOWN_BOOT_S if boot_s is None else 60.0 + 3.0 * boot_s
+
+
+def _is_boot(elapsed: float, boot_s: float | None) -> bool:
+    """Whether so many seconds can be a boot's: too long a time is none, and a new leader's clock may be behind what the last one noted."""
+    return 0 <= elapsed <= patience_s(boot_s)
 
 
 def _smoothed(old: float | None, new: float) -> float:

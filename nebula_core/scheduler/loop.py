@@ -206,7 +206,7 @@ def _observe(mirror: Mirror, nodes: Iterable[NodeStatus]) -> Observed:
         plans=keys.by_model(mirror.values(keys.PLACEMENTS, PlacementPlan)),
         statuses=keys.by_model(mirror.values(keys.STATUS, ModelStatus)),
         nodes={node.node_id: node for node in nodes},
-        node_requests={request.node_id: request for request in mirror.values(keys.NODE_REQUESTS, NodeRequest).values()},
+        node_requests=keys.by_node(mirror.values(keys.NODE_REQUESTS, NodeRequest)),
         endpoints=keys.by_replica(mirror.values(keys.ENDPOINTS, EndpointInfo)),
     )
 

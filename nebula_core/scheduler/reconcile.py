@@ -1,7 +1,7 @@
 """From model requests to placement plans: a pure decision, the same for the same values in whatever order they come.
 
 Assignments leave a plan only by draining, and only when their node has deleted the endpoint. Those on a node that is gone wait for
-it, unless it was given up. An endpoint that no assignment stands for gets a draining one, so that its node is told to stop it.
+it, unless it was given up. An endpoint that no assignment stands for gets a draining one once its node is up, which is so told to stop it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _kept(
     now: float,
 ) -> dict[str, list[Assignment]]:
     """Each model's assignments without those that have ended, by model in order; a refused request's are left alone."""
-    strays = _strays(assignments, observed, nodes)
+    strays = _strays(assignments, observed)
     kept = {}
     for uid in sorted({*desired, *assignments, *observed.statuses, *strays}):
         planned = list(assignments.get(uid, ()))
@@ -97,13 +97,13 @@ def _ended(uid: str, assignment: Assignment, observed: Observed, nodes: Nodes, m
     return assignment.node_id in nodes.abandoned or (replica not in observed.endpoints and now >= memory.leave_at.get(replica, inf))
 
 
-def _strays(assignments: Mapping[str, Sequence[Assignment]], observed: Observed, nodes: Nodes) -> defaultdict[str, list[Assignment]]:
-    """A draining assignment for each endpoint that no plan has one for, by model. On a node that was given up nobody would end it."""
+def _strays(assignments: Mapping[str, Sequence[Assignment]], observed: Observed) -> defaultdict[str, list[Assignment]]:
+    """A draining assignment for each endpoint that no plan has one for, by model. One on a node that is gone is told when that is back."""
     planned = {(uid, each.replica_id) for uid, listed in assignments.items() for each in listed}
     found: defaultdict[str, list[Assignment]] = defaultdict(list)
     for uid, replica_id in sorted(observed.endpoints.keys() - planned):
         endpoint = observed.endpoints[uid, replica_id]
-        if endpoint.node_id not in nodes.abandoned:
+        if endpoint.node_id in observed.nodes:
             found[uid].append(_stray(endpoint))
     return found
 

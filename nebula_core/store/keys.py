@@ -99,9 +99,23 @@ def replica_of(key: str) -> tuple[str, str] | None:
     return None
 
 
+@lru_cache(KNOWN_KEYS)
+def node_of(key: str) -> str | None:
+    """The node_id in a key of a node; `None` for a key of another shape."""
+    match parts(key):
+        case [_, node_id] if node_id and key in (node(node_id), node_request(node_id)):
+            return node_id
+    return None
+
+
 def by_model(values: Mapping[str, V]) -> dict[str, V]:
     """Values by model_uid instead of by key, without those whose key is of another shape."""
     return {uid: value for key, value in values.items() if (uid := model_of(key)) is not None}
+
+
+def by_node(values: Mapping[str, V]) -> dict[str, V]:
+    """Values by node_id instead of by key, without those whose key is of another shape."""
+    return {node_id: value for key, value in values.items() if (node_id := node_of(key)) is not None}
 
 
 def by_replica(values: Mapping[str, V]) -> dict[tuple[str, str], V]:

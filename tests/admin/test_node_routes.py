@@ -49,6 +49,17 @@ async def test_a_missing_node_is_given_up_and_known_no_more_once_that_is_taken_b
     assert not await is_known(nebula, "gone")
 
 
+async def test_a_nodes_request_goes_by_its_key_whatever_name_somebody_wrote_in_it(nebula):
+    await heard_of(nebula, "a", "b")
+    await nebula.store.transact([Put(keys.node_request("a"), codec.encode(NodeRequest(node_id="b", cordoned=True)))])
+
+    async def shown():
+        nodes = (await nebula.http.get("/admin/v1/nodes")).json()["nodes"]
+        return {node["node_id"] for node in nodes if node["cordoned"]} == {"a"}
+
+    await eventually(shown, 5)
+
+
 async def is_known(nebula, node_id):
     return (await nebula.http.get(f"/admin/v1/nodes/{node_id}")).status_code == 200
 

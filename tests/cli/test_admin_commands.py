@@ -270,6 +270,14 @@ def test_a_model_is_rolled_back_and_waited_for(nebula: Run, admin: Admin) -> Non
     assert result.stdout.splitlines() == ["m goes back: threads 2 → 1, mode fast → not set", "m: ready", "m is back"]
 
 
+def test_a_rollback_of_a_masked_secret_says_so(nebula: Run, admin: Admin) -> None:
+    masked = request(engine_args={"api_key": "********"})
+    admin.on("GET", "models/m", model(uid="m", request=masked))
+    admin.on("POST", "models/m/rollback", model(uid="m", request=masked | {"rolled_back_from": "9f86"}))
+    result = nebula("models", "rollback", "m", "--no-wait")
+    assert result.stdout == "m goes back: a secret, which is not shown; `nebula status` shows how it gets on\n"
+
+
 def test_a_rollback_that_does_not_start_says_why(nebula: Run, admin: Admin) -> None:
     admin.on("GET", "models/m", model(uid="m", request=request()), model(replica("unhealthy", LAST_LINES), uid="m", state="failed"))
     admin.on("POST", "models/m/rollback", model(uid="m", request=request()))

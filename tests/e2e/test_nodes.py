@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import httpx
 import pytest
 from nebula_store_etcd.testing import running
 
@@ -15,7 +12,6 @@ from nebula_core.testing.waiting import eventually
 from nebula_core.testing.whole import Nebula
 
 MODEL = '[[models]]\nmodel_uid = "m"\nengine = "fake"\nreplicas = 3\nword_s = 0.02\n'
-BODY = {"model": "m", "messages": [{"role": "user", "content": "word " * 20}], "stream": True}
 
 
 @pytest.fixture
@@ -38,39 +34,16 @@ def nodes(nebula: Nebula) -> dict[str, list[str]]:
     return {node["node_id"]: [each["replica_id"] for each in node["assigned"]] for node in found}
 
 
-@contextmanager
-def streams(nebula: Nebula) -> Iterator[list[str]]:
-    """Clients that stream without a pause, and what did not come whole."""
-    lost: list[str] = []
-    stopped = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(timeout=60, trust_env=False) as client:
-            while not stopped.is_set():
-                text = client.post(f"{nebula.url}/v1/chat/completions", json=BODY).text
-                if not text.rstrip().endswith("data: [DONE]"):
-                    lost.append(text)
-
-    clients = [threading.Thread(target=ask) for _ in range(4)]
-    for client in clients:
-        client.start()
-    try:
-        yield lost
-    finally:
-        stopped.set()
-        for client in clients:
-            client.join()
-
-
-def test_a_drained_node_is_emptied_and_no_request_is_lost(fleet):
+def test_a_drained_node_is_emptied_and_no_request_is_lost(fleet, traffic):
     nebula, _ = fleet
     assert len(nodes(nebula)["one"]) == 3
-    with streams(nebula) as lost:
+    with traffic(nebula) as seen:
         assert nebula.cli("nodes", "drain", "one", "--timeout", "60").stdout.endswith("empty: one\n")
         assert {name: len(replicas) for name, replicas in nodes(nebula).items()} == {"one": 0, "two": 3}
         refused = nebula.cli("nodes", "drain", "two", "--timeout", "1", check=False)
         nebula.cli("nodes", "uncordon", "one", "two")
-    assert lost == []
+    assert seen.lost == []
+    assert seen.answered
     assert refused.returncode == 1
     assert "it cannot move" in refused.stderr
     assert len(nodes(nebula)["two"]) == 3

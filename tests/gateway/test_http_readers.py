@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nebula_core.gateway.data_path.answer_reader import AnswerReader, BadAnswerError
+from nebula_core.gateway.data_path.known_heads import MOST_ANSWER_HEADS
 from nebula_core.gateway.data_path.request_reader import RequestReader
 
 POST = b"POST /v1/x?a=b HTTP/1.1\r\nhost: g\r\nX-Empty:\r\nContent-Type: application/json\r\n"
@@ -148,6 +149,15 @@ def test_a_head_that_comes_again_is_not_parsed_again():
     assert again[4] == b"hello, again"
 
 
+def test_nothing_is_pending_after_a_known_head_even_where_a_line_end_came_before_it():
+    reader = RequestReader(lambda request: None, {}, 2000, 1000)
+    asked = POST + b"content-length: 5\r\n\r\nhello"
+    for piece in (asked, b"\r\n", asked):
+        reader.feed(piece)
+    assert b"content-length" not in reader.ready[-1].fields  # the parser was not asked
+    assert reader.pending_bytes == 0
+
+
 ANSWER_HEADS = (
     b"HTTP/1.1 200 OK\r\nserver: s\r\n",
     b"HTTP/1.1 200 OK\r\nServer: s\r\nConnection: close\r\n",
@@ -203,3 +213,12 @@ def test_an_answer_with_a_known_head_is_read_without_the_parser():
             assert reader.length == b"%d" % len(body)
             reader.reset()
     assert len(known) == 1
+
+
+def test_of_an_engines_heads_only_a_few_are_kept_for_they_bear_the_time():
+    known = {}
+    reader = AnswerReader(known)
+    for second in range(100):
+        reader.feed(b"HTTP/1.1 200 OK\r\ndate: %d\r\ncontent-length: 5\r\n\r\nhello" % second)
+        reader.reset()
+    assert 0 < len(known) <= MOST_ANSWER_HEADS

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 
 import pytest
 
+from nebula_core.gateway.data_path.relay import Exchange
 from nebula_core.router.candidate import ModelRoute, Route
 
 pytestmark = pytest.mark.asyncio
@@ -92,13 +94,13 @@ async def test_a_change_that_brings_no_replica_lets_nobody_go(gateway, engine):
     assert (await client.answer()).status == 200
 
 
-async def test_a_replica_that_goes_again_at_once_leaves_the_rest_waiting_for_the_next(gateway, engine):
+async def test_a_replica_that_goes_again_at_once_leaves_the_rest_waiting_for_the_next(gateway, engine, until):
     upstream, running = await engine(), await gateway()
     clients = await asking(running, *[b'{"model":"m"}'] * 40)
     running.table.update([model(upstream.url)])
     asyncio.get_running_loop().call_soon(running.table.update, [model()])
-    await asyncio.sleep(0.05)  # so that whoever is to go on has done so
-    assert 0 < waiting(running) < 40
+    await until(lambda: not running.table.models["m"].candidates and len(upstream.seen) == 40 - waiting(running) > 0)
+    assert waiting(running)
     running.table.update([model(upstream.url)])
     assert {(await client.answer()).status for client in clients} == {200}
     await running.at_rest()
@@ -113,6 +115,22 @@ async def test_who_has_waited_long_enough_is_told_what_for_and_when_to_come_agai
     )
     assert (waiting(running), ended(running)) == (0, {"expired": 1})
     await running.at_rest()
+
+
+async def test_who_waited_in_vain_leaves_nothing_for_the_garbage_collection(gateway):
+    running = await gateway(wait_s=0.05)
+    gc.collect()
+    gc.disable()
+    try:
+        before = exchanges()
+        assert (await running.ask()).status == 503
+        assert exchanges() == before
+    finally:
+        gc.enable()
+
+
+def exchanges() -> int:
+    return sum(type(each) is Exchange for each in gc.get_objects())
 
 
 @pytest.mark.parametrize(("boot_s", "seconds"), [(None, 5), (0.05, 5), (30.0, 30), (300.0, 60)])

@@ -350,6 +350,21 @@ def test_a_node_that_was_given_up_and_returns_cleans_up_and_gets_nothing_until_i
     assert set(fleet.on().values()) == {"a", "b"}
 
 
+def test_a_node_that_was_given_up_and_uncordoned_while_gone_leaves_nothing_behind():
+    desired = {"m": (spec(),)}
+    fleet = running(desired, node("a"), node("b"))
+    [gone] = lose(fleet, "a")
+    fleet.ask("a", given_up=True)
+    fleet.run(desired, steps=5)
+    fleet.node_requests.clear()
+    fleet.run(desired, steps=5)
+    assert [(a.replica_id, a.node_id) for a in fleet.assignments()] == [("1", "b")]
+    fleet.nodes["a"] = gone
+    fleet.run(desired, steps=2)
+    assert [(a.replica_id, a.node_id) for a in fleet.assignments()] == [("1", "b")]
+    assert set(fleet.endpoints) == {("m", "1")}
+
+
 # --- GPUs -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -105,11 +105,12 @@ async def request(store, replicas):
 
 
 async def test_a_node_whose_lease_ends_is_replaced_and_cleans_up_when_it_returns(store):
-    await put(store, keys.node("a"), node("a"), await store.grant(LEASE_S))
+    await put(store, keys.node("a"), node("a"))
     async with scheduling(store):
         await request(store, 1)
         await until_places(store, {"0": "a"})
         await obey(store)
+        await put(store, keys.node("a"), node("a"), await store.grant(LEASE_S))
         await put(store, keys.node("b"), node("b"))
         await until_places(store, {"0": "a", "1": "b"})  # the lease has ended
         await obey(store)
@@ -130,6 +131,15 @@ async def test_a_node_that_is_given_up_is_replaced_without_waiting(store):
         await put(store, keys.node_request("a"), NodeRequest(node_id="a", given_up=True))
         await store.transact([Delete(keys.node("a"))])
         await until_places(store, {"0": "a", "1": "b"})
+
+
+async def test_what_is_asked_of_a_node_goes_by_the_key_whatever_name_somebody_wrote_in_it(store):
+    for name in ("a", "b"):
+        await put(store, keys.node(name), node(name))
+    await put(store, keys.node_request("a"), NodeRequest(node_id="b", cordoned=True))
+    async with scheduling(store):
+        await request(store, 1)
+        await until_places(store, {"0": "b"})
 
 
 async def test_a_leader_that_was_stopped_before_it_wrote_writes_nothing_once_it_goes_on(store):

@@ -39,12 +39,20 @@ def test_a_model_is_found_in_its_keys(uid: str):
         assert keys.replica_of(key) is None
 
 
+@given(names)
+def test_a_node_is_found_in_its_keys(node_id: str):
+    for key in (keys.node(node_id), keys.node_request(node_id)):
+        assert keys.node_of(key) == node_id
+
+
 @pytest.mark.parametrize("key", ODD)
 def test_a_key_of_another_shape_leads_nowhere(key: str):
     assert keys.model_of(key) is None
     assert keys.replica_of(key) is None
+    assert keys.node_of(key) is None
 
 
 def test_values_are_sorted_by_what_their_keys_are_about_and_the_odd_ones_left_out():
     assert keys.by_model({keys.placement("org/m"): 1, **dict.fromkeys(ODD, 2)}) == {"org/m": 1}
+    assert keys.by_node({keys.node_request("rack 1/a"): 1, **dict.fromkeys(ODD, 2)}) == {"rack 1/a": 1}
     assert keys.by_replica({keys.endpoint("org/m", "0"): 1, **dict.fromkeys(ODD, 2)}) == {("org/m", "0"): 1}

@@ -139,10 +139,11 @@ def _compute(scenario: Scenario, options: argparse.Namespace) -> None:
 
 
 def _known(file: Path) -> Iterator[tuple[Run, Figures]]:
-    """The simulations that an earlier run of this script has made."""
-    for line in file.read_text().splitlines() if file.exists() else ():
-        found = json.loads(line)
-        yield Run(**found["run"]), found["figures"]
+    """The simulations that an earlier run of this script has made. A last line without an end was torn when that was killed."""
+    for line in file.read_text().splitlines(keepends=True) if file.exists() else ():
+        if line.endswith("\n"):
+            found = json.loads(line)
+            yield Run(**found["run"]), found["figures"]
 
 
 def _line(run: Run, figures: Figures) -> str:

@@ -7,7 +7,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from nebula_core.gateway.data_path import sse
 from nebula_core.gateway.data_path.http import ANSWER_KEPT, ANSWER_READ, NO_BODY, repeat_field, status_line, without_named
-from nebula_core.gateway.data_path.known_heads import KnownHeads, Recall
+from nebula_core.gateway.data_path.known_heads import MOST_ANSWER_HEADS, KnownHeads, Recall
 
 
 class BadAnswerError(Exception):
@@ -47,7 +47,7 @@ class AnswerReader:
     )
 
     def __init__(self, known: KnownHeads[AnswerHead]) -> None:
-        self._recall = Recall(known)
+        self._recall = Recall(known, MOST_ANSWER_HEADS)
         self._fields: dict[bytes, bytes] = {}
         self._lines: list[bytes] = []
         self._pieces: list[bytes] = []

@@ -19,6 +19,8 @@ MOST_BYTES = 4096
 """Largest head that is looked for and kept."""
 MOST_HEADS = 256
 """So many are kept. Heads that never come again, because they bear an id or a time, push all others out at a cost of 1 us each."""
+MOST_ANSWER_HEADS = 8
+"""So many of each engine's answers: they bear the time, so that those of the last second say nothing of the next."""
 
 _ROOM = (1, *(10**digits + digits + 1 for digits in range(1, 10)))
 """From so many bytes on, a body and the digits of its length have one digit more."""
@@ -42,13 +44,13 @@ KnownHeads = dict[bytes, KnownHead[Head]]
 class Recall(Generic[Head]):
     """Knows the heads of one connection, those of others that share `known`, and above all the last one."""
 
-    __slots__ = ("_known", "_last", "head", "new")
+    __slots__ = ("_known", "_last", "_most", "head", "new")
 
     head: Head
     """What the head that was found last is known to mean."""
 
-    def __init__(self, known: KnownHeads[Head]) -> None:
-        self._known = known
+    def __init__(self, known: KnownHeads[Head], most: int = MOST_HEADS) -> None:
+        self._known, self._most = known, most
         self._last: KnownHead[Head] | None = None
         self.new: tuple[bytes, bytes, bytes] | None = None
         """What is to be learned, if the parser says so: what stands before the digits, these, and what stands after them."""
@@ -69,7 +71,7 @@ class Recall(Generic[Head]):
         """Remember the new head, if the parser has found in `data` what `sized` has."""
         if self.new is not None and self.new[1] == length and data.endswith(body) and len(body) == int(length):
             before, _, after = self.new
-            if len(self._known) >= MOST_HEADS:
+            if len(self._known) >= self._most:
                 self._known.clear()
             self._known[before + after] = KnownHead(before, after, head)
 

@@ -174,7 +174,7 @@ class Exchange(Attempts):
             self._charge.fail("aborted")
 
     def _end(self, status: int, *, whole: bool = False) -> None:
-        self._ended = True
+        self._ended, self._waiting = True, None  # a place in the waiting room holds methods of this object: a cycle would keep the body
         services, delivery, first_at, model_uid = self._services, self._delivery, self._first_at, self._model.model_uid
         now = services.clock()
         services.measures.in_flight.value -= 1

@@ -75,6 +75,7 @@ class RequestReader:
             known, body = self._recall.head, data[body_at:]
             request = Request(known.method, known.target, known.fields, known.lines, True, False, body, b"", known.known_path)
             self._identify(request)
+            self.pending_bytes = 0  # a line end may have come before the request, in a segment of its own
             self.ready.append(request)
             return
         before = len(self.ready)
