@@ -1,7 +1,7 @@
 """From model requests to placement plans: a pure decision, the same for the same values in whatever order they come.
 
 Assignments leave a plan only by draining, and only when their node has deleted the endpoint. Those on a node that is gone wait for
-it, unless it was given up. An endpoint that no assignment stands for gets a draining one once its node is up, which is so told to stop it.
+it, unless it was given up. An endpoint that no assignment stands for gets a draining one if its node is up, so that it is told to stop it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _ended(uid: str, assignment: Assignment, observed: Observed, nodes: Nodes, m
 
 
 def _strays(assignments: Mapping[str, Sequence[Assignment]], observed: Observed) -> defaultdict[str, list[Assignment]]:
-    """A draining assignment for each endpoint that no plan has one for, by model. One on a node that is gone is told when that is back."""
+    """A draining assignment for each endpoint that no plan has one for, by model. On a node that is gone nobody would end it."""
     planned = {(uid, each.replica_id) for uid, listed in assignments.items() for each in listed}
     found: defaultdict[str, list[Assignment]] = defaultdict(list)
     for uid, replica_id in sorted(observed.endpoints.keys() - planned):
