@@ -184,6 +184,7 @@ class NodeDaemon:
                 self._states[replica] = replace(state, drain=None)
             case Forget(replica):
                 self._states.pop(replica, None)
+                self._launcher.forget(replica)
                 self._gone.add(replica)
         self._changed()
 

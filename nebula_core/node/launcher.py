@@ -49,6 +49,8 @@ class Launcher:
     gpu_environment: Callable[[Sequence[int]], Mapping[str, str]]
     """What an engine needs in its environment to see the GPUs of these indexes only."""
     _ports: dict[Replica, int] = field(default_factory=dict)
+    _keys: dict[Replica, str] = field(default_factory=dict)
+    """Each replica's API key. It stays the same when its engine is started again: while the store is away, gateways know no other."""
 
     async def start(self, assignment: Assignment, incarnation: int) -> Running:
         """Start an engine. Raises `LaunchError`."""
@@ -56,7 +58,8 @@ class Launcher:
         replica = (spec.model_uid, assignment.replica_id)
         engine = self._engine(spec)
         await asyncio.to_thread(engine.check, spec)  # it may look at large or distant files
-        address = EngineAddress(self.settings.address, self._take_port(replica), secrets.token_urlsafe(24))
+        key = self._keys.setdefault(replica, secrets.token_urlsafe(24))
+        address = EngineAddress(self.settings.address, self._take_port(replica), key)
         note = Note(
             assignment=assignment,
             incarnation=incarnation,
@@ -73,7 +76,7 @@ class Launcher:
     def adopt(self, note: Note, handle: Handle) -> Running:
         """Watch an engine that an earlier daemon started. Raises `LaunchError` if what it takes is not installed any more."""
         running = self._watch(self._engine(note.assignment.spec), note, handle)
-        self._ports[note.replica] = note.port
+        self._ports[note.replica], self._keys[note.replica] = note.port, note.api_key
         return running
 
     async def wait(self, running: Running) -> Exit:
@@ -92,6 +95,10 @@ class Launcher:
     def release(self, replica: Replica) -> None:
         """Its engine has ended: its port may be given to another."""
         self._ports.pop(replica, None)
+
+    def forget(self, replica: Replica) -> None:
+        """It will not be started again."""
+        self._keys.pop(replica, None)
 
     async def _launch(self, engine: Engine, launch: Launch | Attach, note: Note) -> Running:
         if isinstance(launch, Attach):

@@ -149,6 +149,11 @@ def test_an_error_event_ends_the_pieces() -> None:
         list(pieces(['data: {"error": "no room"}', ""]))
 
 
+def hear_ctrl_c() -> None:
+    """What runs in the background of a shell without job control ignores Ctrl-C, and so would the program that a test starts there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A process on a pseudo terminal, typed to and read from."""
 
@@ -156,7 +161,14 @@ class Terminal:
         self.screen, slave = pty.openpty()
         program = [sys.executable, "-c", "from nebula_core.cli import main; main()", *args]
         self.process = subprocess.Popen(
-            program, stdin=slave, stdout=slave, stderr=slave, env=environment | {"TERM": "xterm"}, cwd=folder, start_new_session=True
+            program,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment | {"TERM": "xterm"},
+            cwd=folder,
+            start_new_session=True,
+            preexec_fn=hear_ctrl_c,
         )
         os.close(slave)
         self.text = ""
