@@ -29,9 +29,9 @@ def give(hub: Path, listener: socket.socket) -> None:
 class Inheritance:
     """The sockets on one address that workers left behind give while the context lasts. Those on another are closed: nobody needs them."""
 
-    def __init__(self, hub: Path, host: str, port: int) -> None:
+    def __init__(self, hub: Path, host: str, port: int, gather_s: float = GATHER_S) -> None:
         self.listeners: list[socket.socket] = []
-        self._path, self._host, self._port = _beside(hub), host, port
+        self._path, self._host, self._port, self._gather_s = _beside(hub), host, port, gather_s
         self._first_at = math.inf
 
     def __enter__(self) -> Inheritance:
@@ -52,7 +52,7 @@ class Inheritance:
     @property
     def gathered(self) -> bool:
         """Whether some have come, and those that have not would have by now."""
-        return asyncio.get_running_loop().time() > self._first_at + GATHER_S
+        return asyncio.get_running_loop().time() > self._first_at + self._gather_s
 
     def _receive(self) -> None:
         _, descriptors, _, _ = socket.recv_fds(self._receiver, 16, 1)

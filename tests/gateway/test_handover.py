@@ -70,10 +70,9 @@ async def test_a_socket_on_an_address_that_is_no_longer_asked_for_is_closed(stac
         socket.create_connection(address, timeout=1)
 
 
-async def test_the_others_are_waited_for_a_while(stack, tmp_path, until, monkeypatch):
-    monkeypatch.setattr(handover, "GATHER_S", 0.1)
+async def test_the_others_are_waited_for_a_while(stack, tmp_path, until):
     [old] = listeners(stack, 1)
-    with handover.Inheritance(tmp_path / "hub", *old.getsockname()) as inheritance:
+    with handover.Inheritance(tmp_path / "hub", *old.getsockname(), gather_s=0.1) as inheritance:
         await asyncio.sleep(0.15)
         assert not inheritance.gathered
         handover.give(tmp_path / "hub", old)

@@ -10,9 +10,9 @@ import msgspec
 
 from nebula_core import ScalingSignals, Window
 from nebula_scaler_slo.reading import Reading
-from nebula_scaler_slo.work import REMEMBERED_S, Seen, Work
+from nebula_scaler_slo.work import LOOKED_AT_S, REMEMBERED_S, Seen, Work
 
-SHORT_S = 60.0
+SHORT_S = LOOKED_AT_S
 SETTLED_S = 30.0
 """For so long something must have been so before anything is learned of it."""
 LEARN = 0.3
