@@ -36,12 +36,11 @@ def undrained(log: str) -> list[str]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_request_is_lost_over_fifty_scale_ups_and_downs(make_nebula, fake_engines, traffic, workers):
     nebula = make_nebula(MODEL, workers=workers, python_path=fake_engines).start()
-    token = (nebula.data_dir / "admin.token").read_text().strip()
-    with AdminClient(f"http://{nebula.host}:{nebula.admin_port}", token) as admin, traffic(nebula) as seen:
+    with traffic(nebula) as seen:
         for number in islice(cycle(NUMBERS), CHANGES):
-            admin.scale("m", number)
-            eventually(lambda: is_settled(admin, number), 30, nebula.log.read_text)  # noqa: B023
-        retries = next(family for family in admin.metrics()["families"] if family["name"] == "nebula_retry_total")
+            nebula.admin.scale("m", number)
+            eventually(lambda: is_settled(nebula.admin, number), 30, nebula.log.read_text)  # noqa: B023
+        retries = next(family for family in nebula.admin.metrics()["families"] if family["name"] == "nebula_retry_total")
     log = nebula.log.read_text()
     assert seen.lost == []
     assert seen.answered > CHANGES
