@@ -110,6 +110,10 @@ class Nebula:
         body = {"model": model, "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 8, **fields}
         return self._http.post(f"{self.url}/v1/chat/completions", json=body)
 
+    def get(self, path: str) -> httpx.Response:
+        """What the public port answers to a GET."""
+        return self._http.get(f"{self.url}{path}")
+
     @cached_property
     def _http(self) -> httpx.Client:
         """One for all chats, for it is slow to make; each of them has a connection of its own, and so any of the workers."""
