@@ -1,4 +1,4 @@
-"""What all tests share, the core's and the plugins': programs that start quickly."""
+"""What all tests share, the core's and the plugins': programs that start quickly, and properties that may take their time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("nebula", deadline=None)  # a busy machine refutes nothing
+settings.load_profile("nebula")
 
 _bytecode = pytest.StashKey[Path]()
 
