@@ -13,26 +13,9 @@ from nebula_core.errors import InvalidModelRequest
 from nebula_core.interfaces import MAX_OPERATIONS, Put
 from nebula_core.store import codec, keys
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore
-from nebula_core.testing.engines import FakeEngine
-from nebula_core.types import ModelRequest
+from nebula_core.testing.requests import ENGINES, request, stored
 
-ENGINES = {"fake": FakeEngine()}
 NOW = 1_700_000_000.0
-
-
-@pytest.fixture
-async def store(tmp_path):
-    async with EmbeddedStore(tmp_path, EmbeddedSettings(), time.monotonic, logging.getLogger("test")) as store:
-        yield store
-
-
-def request(model_uid="m", **table):
-    return desired.to_request(desired.parse({"model_uid": model_uid, "engine": "fake", **table}), ENGINES)
-
-
-async def stored(store, model_uid="m"):
-    entry = await store.get(keys.model_request(model_uid))
-    return None if entry is None else codec.decode(ModelRequest, entry.value)
 
 
 NOTHING = 'the model "m" has nothing to go back to: it was loaded as it is, and only scaled since'
