@@ -6,10 +6,10 @@ seeds in the store go on under the old one. So the first start notes it in the d
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
+from nebula_core import files
 from nebula_core.errors import SettingsError
 from nebula_core.settings import Settings
 
@@ -30,14 +30,11 @@ def named(settings: Settings) -> Settings:
 def _kept(file: Path) -> str:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return (file.read_text(encoding="utf-8").strip() if file.exists() else "") or _write(file, socket.gethostname())
+        return (file.read_text(encoding="utf-8").strip() if file.exists() else "") or _keep(file, socket.gethostname())
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"this machine's name cannot be kept in {file}: {error}; mend it, or set another data_dir") from error
 
 
-def _write(file: Path, name: str) -> str:
-    """Under another name first, so that nobody ever reads half of it."""
-    temporary = file.with_name(f".{FILE}.{os.getpid()}")
-    temporary.write_text(name + "\n", encoding="utf-8")
-    temporary.replace(file)
+def _keep(file: Path, name: str) -> str:
+    files.replace(file, f"{name}\n".encode())
     return name

@@ -1,5 +1,6 @@
 """What `make dist` builds: clean wheels that work without this tree, each on its own. Takes about ten seconds."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -17,7 +18,8 @@ CORE = "nebula-serving"
 PLUGINS = sorted(path.parent.name for folder in ("plugins", "contrib") for path in ROOT.glob(f"{folder}/nebula-*/pyproject.toml"))
 PINS = ["--constraints", str(ROOT / "constraints.txt")]
 
-pytestmark = pytest.mark.xdist_group("dist")  # one build serves them all
+# One build serves them all. pytest-xdist 3.8 loses groups under pytest 9.2 (pytest-xdist issue 1386): hence the lock below.
+pytestmark = pytest.mark.xdist_group("dist")
 
 
 def uv(*arguments: str | Path) -> None:
@@ -25,12 +27,23 @@ def uv(*arguments: str | Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dist(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder of freshly built wheels, in a path with a space."""
-    folder = tmp_path_factory.mktemp("with space") / "dist"
+    own = tmp_path_factory.getbasetemp()
+    shared = (own if worker_id == "master" else own.parent) / "with space"  # a worker's folder lies in that of the run
+    shared.mkdir(exist_ok=True)
+    built = shared / "built"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            build(shared / "dist")
+            built.touch()
+    return shared / "dist"
+
+
+def build(folder: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     subprocess.run(["make", "dist", f"DIST={folder}"], check=True, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL)
-    return folder
 
 
 @pytest.fixture

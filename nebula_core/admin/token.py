@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import tempfile
 from pathlib import Path
 
+from nebula_core import files
 from nebula_core.errors import AdminError
 
 
@@ -21,7 +21,7 @@ def ensure(data_dir: Path) -> str:
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path(data_dir).exists():
-            _create(data_dir)
+            files.create(path(data_dir), f"{secrets.token_urlsafe(32)}\n".encode())
     except OSError as error:
         raise AdminError(f"the admin token {path(data_dir)} cannot be written: {error.strerror}") from error
     return read(data_dir)
@@ -45,19 +45,3 @@ def read(data_dir: Path) -> str:
     if not token:
         raise AdminError(f"the admin token {file} is empty: delete it and restart Nebula, which makes a new one")
     return token
-
-
-def _create(data_dir: Path) -> None:
-    """Write it under another name first, so that nobody ever reads half a token; of two who do so at once, one wins."""
-    descriptor, name = tempfile.mkstemp(dir=data_dir, prefix=".admin.token.")  # mode 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        path(data_dir).hardlink_to(temporary)
-    except FileExistsError:
-        pass  # the other one's token stands
-    finally:
-        temporary.unlink()

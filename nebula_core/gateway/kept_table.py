@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
+from nebula_core import files
 from nebula_core.router.candidate import ModelRoute
 
 FILE = "gateway.table"
@@ -83,7 +82,8 @@ class KeptTable:
             if table is None or table == self._written:
                 return
             try:
-                _replace(self._file, msgspec.msgpack.encode(table))
+                # On the disk before it takes the old one's place: a power failure may be what takes the store away.
+                files.replace(self._file, msgspec.msgpack.encode(table))
             except OSError as error:
                 if not self._failing:
                     self._logger.warning("the routing table cannot be kept in %s, for a start without the store: %s", self._file, error)
@@ -96,17 +96,3 @@ def _read(file: Path) -> bytes:
     if file.stat().st_size > MOST_BYTES:
         raise OSError(f"it is larger than {MOST_BYTES} bytes")
     return file.read_bytes()
-
-
-def _replace(file: Path, data: bytes) -> None:
-    """Written to disk before it takes the old one's place: a power failure may be what takes the store away."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # with mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as temporary:
-            temporary.write(data)
-            temporary.flush()
-            os.fsync(temporary.fileno())
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink()
-        raise

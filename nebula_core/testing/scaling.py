@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nebula_core.interfaces import Proposal, ReplicaSignals, ScalingPolicy, ScalingSignals
-from nebula_core.types import EndpointStats
+from nebula_core.testing.scaling_loop import ClosedLoop
+from nebula_core.types import EndpointStats, ModelRequest
 
 LOOK_S = 10.0
 MOST_MEMORY = 8192
@@ -132,6 +133,15 @@ class ScalingContract(ABC):
             proposals, _ = ask_often(self.make_policy(), [*[(LOOK_S, signals)] * 60, *[(LOOK_S, asleep)] * 60])
             assert proposals[59].replicas == 0
             assert {proposal.replicas for proposal in proposals[60:]} <= {0, None}
+
+    def test_an_idle_model_goes_to_zero_and_one_burst_of_requests_brings_it_back_once(self) -> None:
+        """With the autoscaler that asks it in production, in an hour of virtual time."""
+        request = ModelRequest(model_uid="m", engine="fake", min_replicas=0, max_replicas=4)
+        model = ClosedLoop(policy=self.make_policy(), request=request, rate=lambda now: 0.1 * (now < 600 or 3000 <= now < 3060))
+        model.start(1)
+        model.run(4000)
+        assert (model.numbers[0], model.numbers[299], model.numbers[310], model.numbers[-1]) == (1, 0, 1, 0)
+        assert model.changes() == 3
 
     def test_what_a_stranger_remembered_is_forgotten(self) -> None:
         """Another policy's memory, or that of a newer version."""

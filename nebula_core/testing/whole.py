@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from nebula_core.admin import token
+from nebula_core.admin.client import AdminClient
 from nebula_core.testing.machines import HERE, Machine
 from nebula_core.testing.ports import PortRange
 from nebula_core.testing.waiting import eventually
@@ -22,12 +25,21 @@ START_S = 90.0
 
 
 class Nebula:
-    """`nebula up` with settings of its own; `python_path` is a folder with plugins that are not installed.
+    """`nebula up` with settings of its own; `gateway` are more lines of its table `[gateway]`, `python_path` is a folder with plugins
+    that are not installed.
 
     On a `machine` it runs there, listens at that machine's address with all its ports, and is called like its folder.
     """
 
-    def __init__(self, folder: Path, tables: str = "", workers: int = 1, python_path: Path | None = None, machine: Machine = HERE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tables: str = "",
+        workers: int = 1,
+        gateway: str = "",
+        python_path: Path | None = None,
+        machine: Machine = HERE,
+    ) -> None:
         self.folder = folder
         self._command = [*machine.prefix, *NEBULA]
         self.host = machine.address
@@ -39,11 +51,12 @@ class Nebula:
         self.log = folder / "up.log"
         self.data_dir = folder / "data"
         self._said = 0
+        self._opened = ExitStack()
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.settings.write_text(
             f'data_dir = "{self.data_dir}"\n[gateway]\nhost = "{self.host}"\npeers_host = "{self.host}"\nport = {self.port}\n'
-            f'workers = {workers}\ndrain_s = 30\n[admin]\nhost = "{self.host}"\nport = {self.admin_port}\n'
+            f'workers = {workers}\ndrain_s = 30\n{gateway}\n[admin]\nhost = "{self.host}"\nport = {self.admin_port}\n'
             f'[node]\nname = "{name}"\naddress = "{self.host}"\nheartbeat_s = 0.5\n'
             f"engine_ports = [{self.engine_port}, {ports[-1]}]\n{tables}"
         )
@@ -78,18 +91,33 @@ class Nebula:
         assert not check or done.returncode == 0, f"{words} ended with {done.returncode}: {done.stderr}"
         return done
 
-    def status(self) -> Any:
-        """What `nebula status --json` prints."""
-        return json.loads(self.cli("status", "--json").stdout)
+    @cached_property
+    def admin(self) -> AdminClient:
+        """Its admin API, once it has been started."""
+        url = f"http://{self.host}:{self.admin_port}"
+        return self._opened.enter_context(AdminClient(url, token.read(self.data_dir)))
 
-    def model(self, model_uid: str) -> Any:
+    def status(self) -> dict[str, Any]:
+        """What `nebula status --json` prints; asked for directly, since a program takes a hundred times as long."""
+        return self.admin.status()
+
+    def model(self, model_uid: str) -> dict[str, Any]:
         """One model of the status."""
         return next(model for model in self.status()["models"] if model["model_uid"] == model_uid)
 
     def chat(self, model: str, **fields: Any) -> httpx.Response:
         """A short chat completion."""
         body = {"model": model, "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 8, **fields}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+        return self._http.post(f"{self.url}/v1/chat/completions", json=body)
+
+    def get(self, path: str) -> httpx.Response:
+        """What the public port answers to a GET."""
+        return self._http.get(f"{self.url}{path}")
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        """One for all chats, for it is slow to make; each of them has a connection of its own, and so any of the workers."""
+        return self._opened.enter_context(httpx.Client(timeout=60, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)))
 
     def answers(self, model: str) -> bool:
         """Whether a short chat completion succeeds."""
@@ -132,6 +160,7 @@ class Nebula:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        self._opened.close()
         self._ports.close()
 
 

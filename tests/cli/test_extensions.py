@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nebula_core.testing import made_up
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[[str, str], None]
 
@@ -32,15 +34,7 @@ BROKEN = "import no_such_package_at_all\n"
 @pytest.fixture
 def install(tmp_path: Path) -> Install:
     """Installs a plugin with this name and source into the folder that `nebula` runs in."""
-
-    def install(name: str, source: str) -> None:
-        (tmp_path / f"{name}.py").write_text(source)
-        info = tmp_path / f"{name}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: nebula-{name}\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[nebula]\n{name} = {name}\n")
-
-    return install
+    return lambda name, source: made_up.install(tmp_path, source, name)
 
 
 def test_a_plugins_command_is_listed_and_runs(nebula: Run, install: Install) -> None:
@@ -87,7 +81,7 @@ def test_plugins_shows_what_is_installed(nebula: Run, install: Install) -> None:
     assert found["greeter"] == {
         "name": "greeter",
         "distribution": "nebula-greeter",
-        "version": "1.2",
+        "version": "1.0",
         "state": "enabled",
         "enabled": True,
         "note": "",
@@ -111,7 +105,7 @@ def test_plugins_puts_the_reason_under_the_row(nebula: Run, install: Install) ->
     install("broken", BROKEN)
     lines = nebula("plugins").stdout.splitlines()
     (row,) = [number for number, line in enumerate(lines) if line.startswith("broken ")]
-    assert lines[row].split() == ["broken", "broken", "1.2", "nebula-broken"]
+    assert lines[row].split() == ["broken", "broken", "1.0", "nebula-broken"]
     assert "No module named" in lines[row + 1]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from nebula_core.testing.made_up import install
 from nebula_core.testing.whole import Nebula
 
 FAKE_ENGINES = """
@@ -45,13 +46,7 @@ def make_nebula(tmp_path: Path) -> Iterator[Callable[..., Nebula]]:
 @pytest.fixture
 def fake_engines(tmp_path: Path) -> Path:
     """A folder for `python_path` with a plugin that brings the test kit's engine `fake`, which is up in no time."""
-    folder = tmp_path / "plugins"
-    info = folder / "nebula_lab-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "nebula_lab.py").write_text(FAKE_ENGINES)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nebula]\nlab = nebula_lab\n")
-    return folder
+    return install(tmp_path / "plugins", FAKE_ENGINES)
 
 
 @dataclass

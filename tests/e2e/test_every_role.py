@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 
@@ -43,4 +44,4 @@ def test_a_role_alone_is_well_shows_its_metrics_and_answers_the_command_line(run
     nebula = run_role(role)
     eventually(lambda: (answer := get(nebula, "/health")) and answer.json() == {"status": "ok"}, 60, nebula.log.read_text)
     assert f'nebula_build_info{{role="{role}"' in get(nebula, "/metrics").text
-    assert nebula.status()["store"]["connected"]
+    assert json.loads(nebula.cli("status", "--json").stdout)["store"]["connected"]

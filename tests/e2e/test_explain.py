@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from nebula_core import settings
-from nebula_core.admin.client import AdminClient
 from nebula_core.testing.engines import fake_launch
 from nebula_core.testing.ports import PortRange
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
+from nebula_core.testing.whole import Nebula
 
 LONG = [{"role": "user", "content": "Once upon a time. " * 300}]
 
@@ -64,17 +63,11 @@ def ask(nebula: Nebula) -> str:
 
 
 def decisions_on(nebula: Nebula, request_id: str) -> list[dict[str, Any]]:
-    with admin_of(nebula) as admin:
-        return admin.decisions(request_id)["decisions"]
+    return nebula.admin.decisions(request_id)["decisions"]
 
 
 def url_of(nebula: Nebula, replica_id: str) -> str:
-    with admin_of(nebula) as admin:
-        return next(one["url"] for one in admin.model("org/m")["replicas"] if one["replica_id"] == replica_id)
-
-
-def admin_of(nebula: Nebula) -> AdminClient:
-    return AdminClient.from_settings(settings.load(nebula.settings, environ={}))
+    return next(one["url"] for one in nebula.admin.model("org/m")["replicas"] if one["replica_id"] == replica_id)
 
 
 def hit_among(decisions: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -18,35 +18,15 @@ import pytest
 from nebula_core.testing.waiting import eventually
 from nebula_core.testing.whole import Nebula
 
-PLUGIN = """
-from nebula_core import Provider, hookimpl
-from nebula_core.testing.engines import FakeEngine, FakeScraper
-
-
-@hookimpl
-def nebula_register_engines():
-    return [Provider(name="fake", build=lambda context, settings: FakeEngine())]
-
-
-@hookimpl
-def nebula_register_scrapers():
-    return [Provider(name="fake", build=lambda context, settings: FakeScraper())]
-"""
 MODEL = '[[models]]\nmodel_uid = "m"\nengine = "fake"\nreplicas = 4\nthink_s = 0.2\nword_s = 0.05\n'
 WORDS = "word " * 20
 KILLS = 8
 
 
 @pytest.fixture
-def nebula(make_nebula, tmp_path: Path) -> Nebula:
+def nebula(make_nebula, fake_engines: Path) -> Nebula:
     """A whole Nebula as it ships, with four engines of its own that think for 0.2 s and stream for a second."""
-    folder = tmp_path / "plugins"
-    info = folder / "nebula_fake-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "nebula_fake.py").write_text(PLUGIN)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-fake\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nebula]\nfake = nebula_fake\n")
-    return make_nebula(MODEL, python_path=folder).start()
+    return make_nebula(MODEL, python_path=fake_engines).start()
 
 
 class Caller(threading.Thread):

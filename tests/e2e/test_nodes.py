@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -30,8 +29,7 @@ def fleet(tmp_path, make_nebula, fake_engines) -> Iterator[tuple[Nebula, Nebula]
 
 def nodes(nebula: Nebula) -> dict[str, list[str]]:
     """The replicas on each node."""
-    found = json.loads(nebula.cli("nodes", "--json").stdout)
-    return {node["node_id"]: [each["replica_id"] for each in node["assigned"]] for node in found}
+    return {node["node_id"]: [each["replica_id"] for each in node["assigned"]] for node in nebula.admin.nodes()}
 
 
 def test_a_drained_node_is_emptied_and_no_request_is_lost(fleet, traffic):

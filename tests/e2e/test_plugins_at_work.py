@@ -7,6 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from nebula_core.testing.made_up import install
+
 PLUGIN = '''
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,13 +58,7 @@ def nebula_add_cli(cli):
 
 @pytest.fixture
 def plugin_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "plugins"
-    info = folder / "nebula_lab-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "nebula_lab.py").write_text(PLUGIN)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nebula]\nlab = nebula_lab\n")
-    return folder
+    return install(tmp_path / "plugins", PLUGIN)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from nebula_core.testing.campaigns import rounds
 from nebula_core.testing.waiting import eventually
 
 SMOLLM2 = '[[models]]\nmodel_uid = "smollm2"\nengine = "llamacpp"\naliases = ["tiny"]\ncontext_tokens = 2048\n'
@@ -82,9 +83,10 @@ def test_after_sigkill_the_next_up_adopts_the_engine_and_takes_over_the_port(neb
     assert len(workers) == 1
 
 
-def test_twenty_rounds_of_sigkill_leave_nothing_over(nebula):
+@pytest.mark.timeout(300)
+def test_round_after_round_of_sigkill_leaves_nothing_over(nebula):
     engines = engine_pids(nebula)
-    for _ in range(20):
+    for _ in range(rounds(5, 20)):
         nebula.kill()
         nebula.start()
         assert nebula.answers("smollm2")

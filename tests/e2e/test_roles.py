@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from nebula_core.testing.made_up import install
 from nebula_core.testing.waiting import eventually
 
 SMALL = '[[models]]\nmodel_uid = "m"\nengine = "llamacpp"\ncontext_tokens = 512\nparallel = 1\n'
@@ -89,12 +90,8 @@ def test_control_process_and_workers_may_open_as_many_files_as_the_system_lets_t
 
 
 def test_an_engine_plugin_that_fails_to_check_a_model_is_named(make_nebula, tmp_path):
-    info = tmp_path / "plugins" / "nebula_lab-1.0.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "plugins" / "nebula_lab.py").write_text(BROKEN_ENGINE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nebula]\nlab = nebula_lab\n")
-    nebula = make_nebula('[[models]]\nmodel_uid = "m"\nengine = "broken"\n', python_path=tmp_path / "plugins").start(wait=False)
+    plugins = install(tmp_path / "plugins", BROKEN_ENGINE)
+    nebula = make_nebula('[[models]]\nmodel_uid = "m"\nengine = "broken"\n', python_path=plugins).start(wait=False)
     assert nebula.process.wait(60) == 1
     log = " ".join(nebula.log.read_text().split())
     assert "Traceback" not in log
@@ -107,9 +104,9 @@ def test_no_client_notices_that_the_control_process_is_killed_and_started_again(
     answered, failed, stopped = [], [], threading.Event()
 
     def ask() -> None:
-        while not stopped.is_set():
+        while not stopped.wait(0.02):
             try:
-                answered.append(httpx.get(f"{nebula.url}/v1/models", timeout=30, trust_env=False).raise_for_status())
+                answered.append(nebula.get("/v1/models").raise_for_status())
             except httpx.HTTPError as error:
                 failed.append(error)
 

@@ -59,13 +59,11 @@ def test_an_idle_model_gives_up_its_engine_and_however_many_ask_wake_it_once(mak
     fall_asleep(nebula)
     said = nebula.log.read_text()
     assert (said.count("m: 0 → 1 replicas: a request for it wakes it"), said.count("m: 1 → 0 replicas")) == (1, 2)
-    assert nebula.model("m")["replicas"] == []
+    eventually(lambda: nebula.model("m")["replicas"] == [], 20, nebula.log.read_text)
 
 
 def test_without_a_waiting_room_the_client_is_told_when_to_come_again_and_finds_it_awake(make_nebula):
-    nebula = make_nebula(TABLES)
-    nebula.settings.write_text(nebula.settings.read_text().replace("[gateway]\n", "[gateway]\nwait_s = 0\n"))
-    nebula.start()
+    nebula = make_nebula(TABLES, gateway="wait_s = 0").start()
     fall_asleep(nebula)
     refused = nebula.chat("m")
     assert refused.status_code == 503

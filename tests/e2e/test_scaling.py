@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from nebula_core.testing.whole import Nebula, eventually
+from nebula_core.testing.waiting import eventually
 
 TABLES = """
 [scheduler]
@@ -27,16 +27,12 @@ max_batched_tokens = 64
 """
 
 
-def test_load_brings_a_replica_and_silence_takes_it_away(tmp_path):
-    nebula = Nebula(tmp_path, TABLES)
-    try:
-        nebula.start()
-        with ThreadPoolExecutor(8) as clients:
-            answers = [clients.submit(nebula.chat, "sim", max_tokens=16) for _ in range(48)]
-            eventually(lambda: "sim: 1 → 2 replicas: " in nebula.log.read_text(), 30, nebula.log.read_text)
-            assert "requests waiting per replica" in nebula.log.read_text()
-            assert {answer.result().status_code for answer in answers} == {200}
-        eventually(lambda: "sim: 2 → 1 replicas: nothing has waited for 2 s" in nebula.log.read_text(), 30, nebula.log.read_text)
-        eventually(lambda: len(nebula.model("sim")["replicas"]) == 1, 30)
-    finally:
-        nebula.close()
+def test_load_brings_a_replica_and_silence_takes_it_away(make_nebula):
+    nebula = make_nebula(TABLES).start()
+    with ThreadPoolExecutor(8) as clients:
+        answers = [clients.submit(nebula.chat, "sim", max_tokens=16) for _ in range(48)]
+        eventually(lambda: "sim: 1 → 2 replicas: " in nebula.log.read_text(), 30, nebula.log.read_text)
+        assert "requests waiting per replica" in nebula.log.read_text()
+        assert {answer.result().status_code for answer in answers} == {200}
+    eventually(lambda: "sim: 2 → 1 replicas: nothing has waited for 2 s" in nebula.log.read_text(), 30, nebula.log.read_text)
+    eventually(lambda: len(nebula.model("sim")["replicas"]) == 1, 30)

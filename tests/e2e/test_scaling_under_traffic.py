@@ -8,11 +8,12 @@ from itertools import cycle, islice
 import pytest
 
 from nebula_core.admin.client import AdminClient
+from nebula_core.testing.campaigns import rounds
 from nebula_core.testing.waiting import eventually
 
 MODEL = '[[models]]\nmodel_uid = "m"\nengine = "fake"\nword_s = 0.01\nthink_s = 0.01\n'
 NUMBERS = (3, 1, 4, 2)
-CHANGES = 50
+CHANGES = rounds(16, 50)
 
 
 def is_settled(admin: AdminClient, number: int) -> bool:
@@ -33,15 +34,15 @@ def undrained(log: str) -> list[str]:
     return found
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_request_is_lost_over_fifty_scale_ups_and_downs(make_nebula, fake_engines, traffic, workers):
+def test_no_request_is_lost_over_many_scale_ups_and_downs(make_nebula, fake_engines, traffic, workers):
     nebula = make_nebula(MODEL, workers=workers, python_path=fake_engines).start()
-    token = (nebula.data_dir / "admin.token").read_text().strip()
-    with AdminClient(f"http://{nebula.host}:{nebula.admin_port}", token) as admin, traffic(nebula) as seen:
+    with traffic(nebula) as seen:
         for number in islice(cycle(NUMBERS), CHANGES):
-            admin.scale("m", number)
-            eventually(lambda: is_settled(admin, number), 30, nebula.log.read_text)  # noqa: B023
-        retries = next(family for family in admin.metrics()["families"] if family["name"] == "nebula_retry_total")
+            nebula.admin.scale("m", number)
+            eventually(lambda: is_settled(nebula.admin, number), 30, nebula.log.read_text)  # noqa: B023
+        retries = next(family for family in nebula.admin.metrics()["families"] if family["name"] == "nebula_retry_total")
     log = nebula.log.read_text()
     assert seen.lost == []
     assert seen.answered > CHANGES

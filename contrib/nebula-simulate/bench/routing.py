@@ -27,6 +27,8 @@ from nebula_simulate.fleet import Fleet
 from nebula_simulate.results import document, rows
 from nebula_simulate.runs import Figures, Run, Setup, runs, simulate_all
 from nebula_simulate.table import seconds
+from options import chosen
+from options import parser as make_parser
 
 from nebula_core import NebulaError
 
@@ -90,23 +92,16 @@ QUICK = (
 
 def main() -> None:
     """Compute what is missing, then write and print everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--traces", type=Path, default=os.environ.get("NEBULA_TRACES"), help="folder of the traces; or NEBULA_TRACES")
-    parser.add_argument("--out", type=Path, default=Path("bench-routing"), help="folder of the results (default: bench-routing)")
-    parser.add_argument("--quick", action="store_true", help="one seed, 8 replicas, fewer loads: minutes")
-    parser.add_argument("--only", action="append", help="a scenario by name; may be given more than once")
+    parser = make_parser(__doc__, out="bench-routing", quick="one seed, 8 replicas, fewer loads: minutes")
     parser.add_argument("--again", action="append", default=[], help="a strategy to simulate anew; may be given more than once")
     parser.add_argument("--seeds", type=int, help="(default: 5, or 1 with --quick)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once (default: one per core)")
     options = parser.parse_args()
     scenarios = QUICK if options.quick else FULL
-    names = [scenario.name for scenario in scenarios]
-    if unknown := set(options.only or ()) - set(names):
-        parser.error(f"--only {', '.join(sorted(unknown))}: the scenarios are {', '.join(names)}")
+    wanted = chosen(parser, options.only, scenarios)
     options.out.mkdir(parents=True, exist_ok=True)
-    for scenario in scenarios:
-        if not options.only or scenario.name in options.only:
-            _compute(scenario, options)
+    for scenario in wanted:
+        _compute(scenario, options)
     report = "\n".join(_report(scenarios, options.out))
     (options.out / "routing.md").write_text(report)
     print(report)

@@ -10,9 +10,7 @@ JSON file per scenario and `scaling.md`, all tables and targets. A scenario whos
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +27,8 @@ from nebula_simulate.scaling.deciders import Bounds
 from nebula_simulate.scaling.engine import EngineSpec
 from nebula_simulate.scaling.replay import Scene
 from nebula_simulate.scaling.requests import Workload
+from options import chosen
+from options import parser as make_parser
 
 from nebula_core import NebulaError
 
@@ -91,20 +91,13 @@ QUICK = (Scenario("azure", 120.0), Scenario("steps", 120.0), Scenario("servegen"
 
 def main() -> None:
     """Compute what is missing, then write and print everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--traces", type=Path, default=os.environ.get("NEBULA_TRACES"), help="folder of the traces; or NEBULA_TRACES")
-    parser.add_argument("--out", type=Path, default=Path("bench-scaling"), help="folder of the results (default: bench-scaling)")
-    parser.add_argument("--quick", action="store_true", help="two hours of the day, and boots of 120 s: a minute")
-    parser.add_argument("--only", action="append", help="a scenario by name; may be given more than once")
+    parser = make_parser(__doc__, out="bench-scaling", quick="two hours of the day, and boots of 120 s: a minute")
     options = parser.parse_args()
     scenarios = QUICK if options.quick else FULL
-    names = [scenario.name for scenario in scenarios]
-    if unknown := set(options.only or ()) - set(names):
-        parser.error(f"--only {', '.join(sorted(unknown))}: the scenarios are {', '.join(names)}")
+    wanted = chosen(parser, options.only, scenarios)
     options.out.mkdir(parents=True, exist_ok=True)
-    for scenario in scenarios:
-        if not options.only or scenario.name in options.only:
-            _compute(scenario, options.traces, options.out)
+    for scenario in wanted:
+        _compute(scenario, options.traces, options.out)
     report = "\n".join(_report(scenarios, options.out))
     (options.out / "scaling.md").write_text(report)
     print(report)

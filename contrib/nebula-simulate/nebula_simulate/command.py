@@ -7,15 +7,18 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import typer
+from nebula_simulate import options as typed
 
 if TYPE_CHECKING:
     from nebula_simulate.results import Row
     from nebula_simulate.runs import Figures, Run, Setup
     from nebula_simulate.scaling.command import Options
     from nebula_simulate.strategies import Tables
+
+DEFAULT = ("prefix", "least_pending", "round_robin")
+"""The strategies that are compared unless some are named."""
 
 HELP = "\n\n".join(
     (
@@ -34,180 +37,79 @@ HELP = "\n\n".join(
     )
 )
 
-Loads = Annotated[
-    list[str] | None,
-    typer.Option("--load", metavar="X[,Y…]", help="Times the trace's own rate, or the sessions at once.", show_default="1"),
-]
-Names = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--strategy",
-        metavar="NAME[,NAME…]",
-        help="Routing strategy, installed or to compare with.",
-        show_default="prefix,least_pending,round_robin",
-    ),
-]
-TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="The requests to replay; .zst is read as it is.")]
-Format = Annotated[
-    Literal["mooncake", "weka", "azure", "servegen"] | None,
-    typer.Option("--format", help="The trace's format; servegen, a mix of clients, is for --autoscale.", show_default="by its first line"),
-]
-Replicas = Annotated[int, typer.Option(min=1, max=4096, help="Replicas of the model.")]
-ModelName = Annotated[
-    Literal["steps", "fcfs"],
-    typer.Option("--model", help="Engine: continuous batching in steps, or one prompt after the other without decoding."),
-]
-KvTokens = Annotated[
-    int | None,
-    typer.Option(min=512, metavar="TOKENS", help="KV cache of a replica.", show_default="409,600 for steps, 2,048,000 for fcfs"),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A parameter of the engine, such as tokens_per_s=12000 of fcfs or max_sequences=128 of steps.",
-    ),
-]
-Sessions = Annotated[int | None, typer.Option(min=1, help="For weka: sessions at once at load 1.", show_default="8 per replica")]
-Duration = Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="How much of the trace.", show_default="all; weka: 3600")]
-Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Repetitions with other dice; medians are shown.")]
-GatewayCount = Annotated[int, typer.Option("--gateways", min=1, max=64, help="Gateways that the requests are dealt over.")]
-Delay = Annotated[float, typer.Option("--event-delay", min=0, metavar="SECONDS", help="Until a gateway hears of another's requests.")]
-Slo = Annotated[float, typer.Option("--slo-ttft", "--slo-s", min=0.001, metavar="SECONDS", help="A first token within this is good.")]
-Distinct = Annotated[bool, typer.Option("--distinct", help="No two prompts share a prefix.")]
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="OUT", help="Write the figures as JSON; - for standard output, instead of the table.")
-]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="OUT.html", help="Write a page with charts.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at once.", show_default="one per core")]
-SettingsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--settings", "-s", metavar="FILE", help="Settings file whose strategy tables and fallback count; without it their defaults."
-    ),
-]
-SCALING = "With --autoscale"
-Autoscale = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--autoscale",
-        metavar="NAME[,NAME…]",
-        rich_help_panel=SCALING,
-        help="Who changes the number of replicas: an installed policy, or fixed, clairvoyant, hpa, apa to compare with.",
-    ),
-]
-Steps = Annotated[
-    list[str] | None,
-    typer.Option("--steps", metavar="R[,R…]", rich_help_panel=SCALING, help="Instead of a trace: so many requests per second, in turn."),
-]
-StepS = Annotated[
-    float | None,
-    typer.Option("--step-s", min=1, metavar="SECONDS", rich_help_panel=SCALING, help="How long each.", show_default="3 times --boot-s"),
-]
-Begin = Annotated[float, typer.Option("--begin", min=0, metavar="SECONDS", rich_help_panel=SCALING, help="Where a servegen mix begins.")]
-Tokens = Annotated[
-    str,
-    typer.Option(
-        "--tokens", metavar="PROMPT,ANSWER", rich_help_panel=SCALING, help="Mean lengths, where the load has none: of servegen and --steps."
-    ),
-]
-Least = Annotated[int, typer.Option("--min", min=0, max=4096, rich_help_panel=SCALING, help="min_replicas of the model.")]
-Most = Annotated[
-    int | None,
-    typer.Option("--max", min=1, max=4096, rich_help_panel=SCALING, help="max_replicas of the model.", show_default="1.5 × fixed"),
-]
-Start = Annotated[
-    int | None,
-    typer.Option("--start", min=0, max=4096, rich_help_panel=SCALING, help="Replicas at the start.", show_default="the clairvoyant's"),
-]
-Boot = Annotated[float, typer.Option("--boot-s", min=0, metavar="SECONDS", rich_help_panel=SCALING, help="Until a new replica serves.")]
-Gpus = Annotated[int, typer.Option("--gpus", min=1, rich_help_panel=SCALING, help="GPUs per replica.")]
-Room = Annotated[
-    int, typer.Option("--waiting-room", min=0, rich_help_panel=SCALING, help="Requests held while no replica is ready, for 50 s at most.")
-]
-
 
 def simulate(
-    trace: TraceFile = None,
-    strategy: Names = None,
-    load: Loads = None,
-    replicas: Replicas = 8,
-    model: ModelName = "steps",
-    trace_format: Format = None,
-    kv_tokens: KvTokens = None,
-    engine: Settings = None,
-    sessions: Sessions = None,
-    duration: Duration = None,
-    distinct: Distinct = False,
-    gateways: GatewayCount = 1,
-    event_delay: Delay = 0.05,
-    slo_ttft: Slo = 2.0,
-    seeds: Seeds = 3,
-    jobs: Jobs = None,
-    json_out: Json = None,
-    plot: Plot = None,
-    settings: SettingsFile = None,
-    autoscale: Autoscale = None,
-    steps: Steps = None,
-    step_s: StepS = None,
-    begin: Begin = 0.0,
-    tokens: Tokens = "1000,200",
-    least: Least = 1,
-    most: Most = None,
-    start: Start = None,
-    boot_s: Boot = 120.0,
-    gpus: Gpus = 1,
-    waiting_room: Room = 1024,
+    trace: typed.TraceFile = None,
+    strategy: typed.Names = None,
+    load: typed.Loads = None,
+    replicas: typed.Replicas = 8,
+    model: typed.ModelName = "steps",
+    trace_format: typed.Format = None,
+    kv_tokens: typed.KvTokens = None,
+    engine: typed.Settings = None,
+    sessions: typed.Sessions = None,
+    duration: typed.Duration = None,
+    distinct: typed.Distinct = False,
+    gateways: typed.GatewayCount = 1,
+    event_delay: typed.Delay = 0.05,
+    slo_ttft: typed.Slo = 2.0,
+    seeds: typed.Seeds = 3,
+    jobs: typed.Jobs = None,
+    json_out: typed.Json = None,
+    plot: typed.Plot = None,
+    settings: typed.SettingsFile = None,
+    autoscale: typed.Autoscale = None,
+    steps: typed.Steps = None,
+    step_s: typed.StepS = None,
+    begin: typed.Begin = 0.0,
+    tokens: typed.Tokens = "1000,200",
+    least: typed.Least = 1,
+    most: typed.Most = None,
+    start: typed.Start = None,
+    boot_s: typed.Boot = 120.0,
+    gpus: typed.Gpus = 1,
+    waiting_room: typed.Room = 1024,
 ) -> None:
     """Read the options, run all simulations, and show what came of them. What `--help` says is `HELP`."""
     from nebula_simulate.fleet import Fleet, parameters
     from nebula_simulate.runs import Setup, runs
     from nebula_simulate.scaling.command import Options
-    from nebula_simulate.traces import guess
 
     _check_writable(out for out in (json_out, plot) if out)
+    names, loads, of_engine = list(dict.fromkeys(_split(strategy or ()))), _loads(load or ["1"]), parameters(model, engine or ())
     if autoscale:
-        _check_scaled(strategy, model)
+        _check_scaled(names, model)
         options = Options(
             trace=trace, trace_format=trace_format, pattern=_split(steps or ()), step_s=step_s, begin_s=begin, duration_s=duration,
-            load=_loads(load or ["1"])[0], tokens=tokens, least=least, most=most, start=start, boot_s=boot_s, slo_s=slo_ttft, gpus=gpus,
-            room=waiting_room, kv_tokens=kv_tokens, parameters=parameters(model, engine or ()), tables=_tables(settings),
+            load=loads[0], tokens=tokens, least=least, most=most, start=start, boot_s=boot_s, slo_s=slo_ttft, gpus=gpus,
+            room=waiting_room, kv_tokens=kv_tokens, parameters=of_engine, tables=_tables(settings),
         )  # fmt: skip
         _scale(_split(autoscale), options, json_out, plot)
         return
-    trace = _named(trace, trace_format, steps)
     setup = Setup(
-        trace=trace,
-        trace_format=trace_format or guess(trace),
-        fleet=Fleet(replicas, model, kv_tokens, parameters(model, engine or ())),
-        gateways=gateways,
-        event_delay_s=event_delay,
-        clients=sessions or 8 * replicas,
-        duration_s=duration,
-        distinct=distinct,
-        slo_ttft_s=slo_ttft,
-        tables=_tables(settings),
-    )
-    names = list(dict.fromkeys(_split(strategy or ["prefix,least_pending,round_robin"])))
-    figures = _watch(setup, runs(names, _loads(load or ["1"]), seeds), jobs or os.cpu_count() or 1)
-    _show(figures, names, setup, json_out, plot)
+        *_replayed(trace, trace_format, steps), Fleet(replicas, model, kv_tokens, of_engine), gateways=gateways, event_delay_s=event_delay,
+        clients=sessions or 8 * replicas, duration_s=duration, distinct=distinct, slo_ttft_s=slo_ttft, tables=_tables(settings),
+    )  # fmt: skip
+    names = names or list(DEFAULT)
+    _show(_watch(setup, runs(names, loads, seeds), jobs or os.cpu_count() or 1), names, setup, json_out, plot)
 
 
-def _check_scaled(strategy: list[str] | None, model: str) -> None:
+def _check_scaled(strategies: list[str], model: str) -> None:
     from nebula_simulate.errors import SimulationError
 
-    if strategy or model != "steps":
+    if strategies or model != "steps":
         what = "requests go to the replica that has the fewest, and engines are of the model steps"
         raise SimulationError(f"--autoscale: {what}; leave out --strategy and --model")
 
 
-def _named(trace: Path | None, trace_format: str | None, steps: list[str] | None) -> Path:
+def _replayed(trace: Path | None, trace_format: str | None, steps: list[str] | None) -> tuple[Path, str]:
+    """The trace to replay, and its format."""
     from nebula_simulate.errors import SimulationError
+    from nebula_simulate.traces import guess
 
     if trace is None or trace_format == "servegen" or steps:
         raise SimulationError("name the requests to replay with --trace FILE; a servegen mix and --steps are for --autoscale")
-    return trace
+    return trace, trace_format or guess(trace)
 
 
 def _split(values: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from nebula_core.testing.made_up import install
 from nebula_core.testing.waiting import eventually
 from nebula_core.testing.whole import Nebula
 
@@ -36,12 +37,7 @@ MODEL = '[[models]]\nmodel_uid = "m"\nengine = "lab"\nreplicas = 2\ngpus_per_rep
 
 @pytest.fixture
 def make_nebula(tmp_path: Path, nvml_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Nebula]]:
-    folder = tmp_path / "plugins"
-    info = folder / "nebula_lab-1.0.dist-info"
-    info.mkdir(parents=True)
-    (folder / "nebula_lab.py").write_text(ENGINE)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nebula]\nlab = nebula_lab\n")
+    folder = install(tmp_path / "plugins", ENGINE)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(nvml_folder))
     made: list[Nebula] = []

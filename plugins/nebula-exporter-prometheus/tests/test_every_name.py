@@ -11,6 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
+from nebula_core.testing.made_up import install
 from nebula_core.testing.waiting import eventually
 from nebula_core.testing.whole import Nebula
 
@@ -86,12 +87,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def nebula(tmp_path: Path, engine: Engine) -> Iterator[Nebula]:
-    info = tmp_path / "plugins" / "nebula_lab-1.0.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "plugins" / "nebula_lab.py").write_text(GPU)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nebula-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[nebula]\ndevices_lab = nebula_lab\n")
-    nebula = Nebula(tmp_path / "nebula", TABLES.replace("URL", engine.url), python_path=tmp_path / "plugins")
+    nebula = Nebula(tmp_path / "nebula", TABLES.replace("URL", engine.url), python_path=install(tmp_path / "plugins", GPU))
     yield nebula.start()
     nebula.close()
 

@@ -6,9 +6,8 @@ from nebula_scaler_load import nebula_register_scalers
 from nebula_scaler_load.policy import LoadPolicy, Settings
 from pydantic import ValidationError
 
-from nebula_core import Context, ModelRequest, ReplicaSignals, ScalingSignals
+from nebula_core import Context, ReplicaSignals, ScalingSignals
 from nebula_core.testing.scaling import LOOK_S, ScalingContract, ask_often, ready
-from nebula_core.testing.scaling_loop import ClosedLoop
 
 
 class TestContract(ScalingContract):
@@ -110,12 +109,3 @@ def test_zero_traffic_is_no_panic():
 def test_marks_in_the_wrong_order_are_refused():
     with pytest.raises(ValidationError, match=r"low \(0.9\) must be below high \(0.8\)"):
         Settings(low=0.9)
-
-
-def test_an_idle_model_goes_to_zero_and_one_burst_of_requests_brings_it_back_once():
-    request = ModelRequest(model_uid="m", engine="fake", min_replicas=0, max_replicas=4)
-    model = ClosedLoop(policy=LoadPolicy(Settings()), request=request, rate=lambda now: 0.1 * (now < 600 or 3000 <= now < 3060))
-    model.start(1)
-    model.run(4000)
-    assert (model.numbers[0], model.numbers[299], model.numbers[310], model.numbers[-1]) == (1, 0, 1, 0)
-    assert model.changes() == 3

@@ -233,12 +233,3 @@ def test_a_day_in_two_hours_is_followed_up_and_down():
     assert model.numbers[-1] >= 5
     assert model.kept(1.0, since=600, until=3600) >= 0.99
     assert model.kept(1.0, since=4500) >= 0.99
-
-
-def test_an_idle_model_goes_to_zero_and_one_burst_of_requests_brings_it_back_once():
-    request = ModelRequest(model_uid="m", engine="fake", min_replicas=0, max_replicas=4)
-    model = ClosedLoop(policy=SloPolicy(Settings()), request=request, rate=lambda now: 0.1 * (now < 600 or 3000 <= now < 3060))
-    model.start(1)
-    model.run(4000)
-    assert (model.numbers[0], model.numbers[299], model.numbers[310], model.numbers[-1]) == (1, 0, 1, 0)
-    assert model.changes() == 3

@@ -97,7 +97,7 @@ class Etcd:
 
     def ctl_bytes(self, *arguments: str) -> bytes:
         """The same, for what may be no text."""
-        command = [str(binary().with_name("etcdctl")), "--endpoints", self.endpoint, *arguments]
+        command = [str(binary().with_name("etcdctl")), "--command-timeout", f"{_START_S:g}s", "--endpoints", self.endpoint, *arguments]
         done = subprocess.run(command, env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout

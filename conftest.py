@@ -1,0 +1,32 @@
+"""What all tests share, the core's and the plugins': programs that start quickly, and properties that may take their time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("nebula", deadline=None)  # a busy machine refutes nothing
+settings.load_profile("nebula")
+
+_bytecode = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python shall write no bytecode, have it write some for the length of this run, outside the tree.
+
+    The tests start hundreds of programs: each would compile all its modules anew, which takes two thirds of its start.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        config.stash[_bytecode] = Path(tempfile.mkdtemp(prefix="nebula-bytecode-"))
+        os.environ["PYTHONPYCACHEPREFIX"] = str(config.stash[_bytecode])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave none of it behind."""
+    if folder := config.stash.get(_bytecode, None):
+        shutil.rmtree(folder, ignore_errors=True)  # a program that ends just now may still write there
