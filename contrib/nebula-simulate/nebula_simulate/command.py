@@ -49,7 +49,7 @@ Names = Annotated[
 ]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="The requests to replay; .zst is read as it is.")]
 Format = Annotated[
-    Literal["mooncake", "weka", "azure", "servegen"] | None,
+    Literal["mooncake", "weka", "azure", "lmcache", "servegen"] | None,
     typer.Option("--format", help="The trace's format; servegen, a mix of clients, is for --autoscale.", show_default="by its first line"),
 ]
 Replicas = Annotated[int, typer.Option(min=1, max=4096, help="Replicas of the model.")]
