@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -40,9 +41,10 @@ def gateways(tmp_path, make_nebula, urls) -> Iterator[list[Nebula]]:
     with running(tmp_path / "etcd") as etcd:
         common = f'[router]\nstrategy = "least_pending"\n[store]\nuse = "etcd"\n[store_etcd]\nendpoints = ["{etcd.endpoint}"]\n'
         model = f'[[models]]\nmodel_uid = "m"\nengine = "external"\nurls = {urls}\n'
-        first = make_nebula(common + model).start()
+        cached = model.replace('"m"', '"cached"') + 'strategy = "prefix"\n'
+        first = make_nebula(common + model + cached).start()
         second = make_nebula(common).start(role="gateway")
-        eventually(lambda: second.answers("m"), 20)
+        eventually(lambda: second.answers("m") and second.answers("cached"), 20)
         eventually(lambda: all("telling the gateway" in each.log.read_text() for each in (first, second)), 20)
         yield [first, second]
 
@@ -80,9 +82,10 @@ def streams(urls, gateways) -> Iterator[Streams]:
         streams.end()
 
 
-def test_streams_through_two_gateways_land_evenly_and_a_killed_gateway_takes_its_own_along(gateways, streams):
-    """Neither could do it by its own count: each would begin with the same engine, and go on counting what has ended."""
+def test_two_gateways_know_each_others_caches_and_charges_and_a_killed_one_takes_its_own_along(gateways, streams):
+    """Neither could do it by what it knows itself: each would begin with the same engine, and go on counting what has ended."""
     first, second = gateways
+    assert_one_finds_what_the_other_has_sent(first, second)
     for sent in range(16):
         streams.begin(gateways[sent % 2])
     assert streams.by_engine() == [4, 4, 4, 4]
@@ -96,6 +99,21 @@ def test_streams_through_two_gateways_land_evenly_and_a_killed_gateway_takes_its
     for _ in range(8):
         streams.begin(first)
     assert streams.by_engine() == [4, 4, 4, 4]
+
+
+def assert_one_finds_what_the_other_has_sent(first: Nebula, second: Nebula) -> None:
+    prompts = [{"messages": [{"role": "user", "content": f"{number} times asked. " * 50}], "max_tokens": 1} for number in range(10)]
+    for prompt in prompts:
+        assert first.chat("cached", **prompt).status_code == 200
+    new_here = iter(prompts)  # each is sent once: what a gateway has sent itself, it knows
+    eventually(lambda: second.chat("cached", **next(new_here)) and hits(second), 20)
+
+
+def hits(gateway: Nebula) -> float:
+    """Prompts that it sent where most of them was believed to be cached."""
+    page = httpx.get(f"http://127.0.0.1:{gateway.admin_port}/metrics", trust_env=False).text
+    found = re.search(r'^nebula_strategy_prefix_decision_total\{reason="prefix_hit"\} (\S+)', page, re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 def demand(gateway: Nebula) -> list[int]:

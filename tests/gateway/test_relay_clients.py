@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 
@@ -61,6 +62,23 @@ async def test_the_async_openai_client_notices_nothing(gateway, engine):
         stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         assert "".join([part.choices[0].delta.content async for part in stream]) == "hello"
         assert [model.id async for model in client.models.list()] == ["alias", "m"]
+
+
+async def test_tenants_with_the_same_prompt_get_an_answer_each(gateway, engine):
+    """They may share a replica and what it has cached, and their requests are alike to the last byte."""
+    numbers = itertools.count()
+
+    async def number(engine, reader, writer, seen):
+        writer.write(completion(f"answer {next(numbers)}"))
+
+    running = await gateway((await engine(number)).url)
+
+    async def ask(key):
+        async with openai.AsyncOpenAI(base_url=running.url + "/v1", api_key=key) as client:
+            return (await client.chat.completions.create(model="m", messages=MESSAGES)).choices[0].message.content
+
+    answers = await asyncio.gather(*(ask(f"tenant-{tenant}") for tenant in range(8)))
+    assert sorted(answers) == [f"answer {tenant}" for tenant in range(8)]
 
 
 async def test_the_sync_openai_client_notices_nothing(gateway, engine):

@@ -22,7 +22,7 @@ Names = Annotated[
 ]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="The requests to replay; .zst is read as it is.")]
 Format = Annotated[
-    Literal["mooncake", "weka", "azure", "servegen"] | None,
+    Literal["mooncake", "weka", "azure", "lmcache", "servegen"] | None,
     typer.Option("--format", help="The trace's format; servegen, a mix of clients, is for --autoscale.", show_default="by its first line"),
 ]
 Replicas = Annotated[int, typer.Option(min=1, max=4096, help="Replicas of the model.")]
@@ -42,8 +42,10 @@ Settings = Annotated[
         help="A parameter of the engine, such as tokens_per_s=12000 of fcfs or max_sequences=128 of steps.",
     ),
 ]
-Sessions = Annotated[int | None, typer.Option(min=1, help="For weka: sessions at once at load 1.", show_default="8 per replica")]
-Duration = Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="How much of the trace.", show_default="all; weka: 3600")]
+Sessions = Annotated[int | None, typer.Option(min=1, help="Of weka or lmcache: sessions at once at load 1.", show_default="8 per replica")]
+Duration = Annotated[
+    float | None, typer.Option(min=1, metavar="SECONDS", help="How much of the trace.", show_default="all; weka and lmcache: 3600")
+]
 Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Repetitions with other dice; medians are shown.")]
 GatewayCount = Annotated[int, typer.Option("--gateways", min=1, max=64, help="Gateways that the requests are dealt over.")]
 Delay = Annotated[float, typer.Option("--event-delay", min=0, metavar="SECONDS", help="Until a gateway hears of another's requests.")]

@@ -1,6 +1,7 @@
 """What is read of each format, and how a file that cannot be read is told."""
 
 import json
+import tarfile
 
 import pytest
 import zstandard
@@ -22,11 +23,23 @@ WEKA = (
         ],
     },
 )
+TEXT = "".join(f"word {number} " for number in range(400))
+LMCACHE = (
+    {"timestamp": 9_000_000, "session_id": "a", "input": TEXT, "output": "and so on"},
+    {"timestamp": 5_000_000, "session_id": "b", "input": "other", "output": ""},
+    {"timestamp": 6_500_000, "session_id": "a", "input": TEXT[:2500], "output": "four"},
+)
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.1805900,1100,9\n"
 
 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def packed(folder, path):
+    with zstandard.open(path, "wb") as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+        archive.add(folder, folder.name)
     return path
 
 
@@ -58,13 +71,48 @@ def test_azure_tells_arrivals_and_lengths_alone(tmp_path):
     ]
 
 
+def test_lmcache_sessions_share_the_blocks_of_equal_texts(tmp_path):
+    trace = read(write(tmp_path / "l.jsonl", LMCACHE), "lmcache")
+    (first, second), (other,) = (session.turns for session in trace.sessions)
+    assert not trace.timed
+    assert [(turn.pause_s, turn.prompt_tokens, turn.output_tokens) for turn in (first, second, other)] == [
+        (0.0, 625, 1),
+        (2.5, -(-len(TEXT) // 4), 3),
+        (0.0, 2, 0),
+    ]
+    assert list(first.blocks) == list(second.blocks)[:1]
+    assert (len(second.blocks), len(set(second.blocks)), list(other.blocks)) == (len(TEXT) // 2048, len(TEXT) // 2048, [])
+
+
+def test_an_archive_of_sessions_is_read_as_it_is_and_a_broken_line_told_with_its_file(tmp_path):
+    sessions = tmp_path / "sessions"
+    sessions.mkdir()
+    write(sessions / "a.jsonl", LMCACHE[::2])
+    write(sessions / "b.jsonl", LMCACHE[1:2])
+    whole = packed(sessions, tmp_path / "whole.tar.zst")
+    assert guess(whole) == "lmcache"
+    assert [len(session.turns) for session in read(whole, "lmcache").sessions] == [2, 1]
+
+    write(sessions / "b.jsonl", [LMCACHE[1], {**LMCACHE[1], "input": ""}])
+    with pytest.raises(TraceError, match=r"broken\.tar\.zst, sessions/b\.jsonl, line 2: 0 tokens in"):
+        read(packed(sessions, tmp_path / "broken.tar.zst"), "lmcache")
+
+    cut = tmp_path / "cut.tar.zst"
+    cut.write_bytes(whole.read_bytes()[:-40])
+    with pytest.raises(TraceError, match=r"not a whole \.tar\.zst file"):
+        read(cut, "lmcache")
+
+
 def test_a_compressed_file_is_read_as_it_is(tmp_path):
     path = tmp_path / "w.jsonl.zst"
     path.write_bytes(zstandard.compress(write(tmp_path / "w.jsonl", WEKA).read_bytes()))
     assert len(read(path, "weka").sessions[0].turns) == 3
 
 
-@pytest.mark.parametrize(("name", "text"), [("mooncake", json.dumps(MOONCAKE[0])), ("weka", json.dumps(WEKA[0])), ("azure", AZURE)])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("mooncake", json.dumps(MOONCAKE[0])), ("weka", json.dumps(WEKA[0])), ("azure", AZURE), ("lmcache", json.dumps(LMCACHE[0]))],
+)
 def test_a_format_is_told_by_its_first_line(tmp_path, name, text):
     path = tmp_path / "trace"
     path.write_text("\n" + text)
@@ -79,6 +127,7 @@ def test_a_format_is_told_by_its_first_line(tmp_path, name, text):
         ("mooncake", json.dumps(MOONCAKE[0]), json.dumps({**MOONCAKE[0], "input_length": -4}), "-4 tokens in"),
         ("weka", json.dumps(WEKA[0]), '{"requests": []}', "without requests"),
         ("weka", json.dumps(WEKA[0]), '{"requests": [], "block_size": 48}', "does not divide"),
+        ("lmcache", json.dumps(LMCACHE[0]), '{"timestamp": 0, "session_id": "a"}', "input"),
         ("azure", AZURE.splitlines()[1], "2023-11-16 18:15:46,374", "2 fields"),
         ("azure", AZURE.splitlines()[1], "yesterday,374,44", "yesterday"),
     ],

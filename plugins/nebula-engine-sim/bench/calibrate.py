@@ -4,14 +4,18 @@
 
 The engine must have nothing else to do. It is asked for completions of random words, as streams: prompts of several lengths one by one,
 each cold and then again with a few words behind it (cached); then several at once. The costs are fitted by least squares of the relative
-error, with no cost below 0, to what came one by one, every other length only; and to the time between tokens of the fewest at once, which
-tells what one more sequence in a step costs. The other lengths and the first tokens of those at once are predicted. Each request is
-simulated when it was sent. Those at once begin `--gap` after each other: of two that are sent together, which is computed first, or
-whether both are, is a race in the engine's HTTP server that no cost model can know.
+error, with no cost below 0, to what came one by one, every other length only, the median of its repetitions; and to the time between tokens
+of the fewest at once, which tells what one more sequence in a step costs. The other lengths and the first tokens of those at once are
+predicted. Each request is simulated when it was sent. Those at once begin `--gap` after each other: of two that are sent together, which is
+computed first, or whether both are, is a race in the engine's HTTP server that no cost model can know.
 The noise is the error of taking a repetition's time for another's, of those that came one by one: no model can be better.
 
-On a machine that is busy with other things, `--cpu-of PID` takes the CPU time of the engine's process for time. That is right for an
-engine that computes in one thread.
+On a machine that is busy with other things, `--cpu-of PID` takes the CPU time of the process that computes for time. That is right for an
+engine that computes in one thread. Of vLLM that process is `VLLM::Worker`, and not the core, which only plans; and vLLM tells what it had
+cached only if it was started with `--enable-prompt-tokens-details`.
+
+Tokens that reach this program all at once do not tell when the first one was there: such requests are left out, and counted. Many of them
+mean that this program, or the engine's HTTP server, gets too little of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from functools import partial
 from itertools import combinations
 from operator import mul
 from pathlib import Path
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 import httpx
@@ -39,6 +43,8 @@ WORDS = ("day ", "man ", "dog ", "cat ", "sun ", "map ", "car ", "bed ", "box ",
 """Each a token of most tokenizers."""
 SUFFIX_WORDS = 30
 IDLE_S = 1.0
+LEAST_STEP_S = 1e-4
+"""The cost model has no step that takes no time, and a fit may find one."""
 COSTS = ("step_s", "prefill_token_s", "prefill_pair_s", "decode_sequence_s", "decode_context_s")
 Equation = tuple[list[float], float]
 """Counts, in the order of `COSTS`, and the seconds that they add up to."""
@@ -65,6 +71,11 @@ class Sample:
         """When it had its first token and its last."""
         first = self.sent + self.first_s
         return first, first + self.gap_s * (self.output - 1)
+
+    @property
+    def told(self) -> bool:
+        """Its first token was seen when it came, and not with the last."""
+        return self.gap_s > 0 or self.output == 1
 
 
 class Client:
@@ -101,8 +112,10 @@ class Client:
                 usage = event.get("usage") or usage
                 if event.get("choices"):
                     times.append(self._clock())
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-        count = usage["completion_tokens"]
+        details = usage.get("prompt_tokens_details")
+        if details is None:
+            raise SystemExit("the engine does not tell what it had cached; start vLLM with --enable-prompt-tokens-details")
+        cached, count = details.get("cached_tokens", 0), usage["completion_tokens"]
         gap_s = (times[-1] - times[0]) / (count - 1) if count > 1 else 0.0
         return Sample(group, size, sent, times[0] - sent, gap_s, usage["prompt_tokens"], cached, count, text)
 
@@ -123,6 +136,23 @@ async def measure(client: Client, sizes: Sequence[int], repeats: int, at_once: S
                 asked = (client.later(gap_s * turn, group, size, client.words(size), 8) for turn, size in enumerate(mixed))
                 episodes.append(list(await asyncio.gather(*asked)))
     return episodes
+
+
+def typical(samples: Iterable[Sample]) -> list[Sample]:
+    """The median of each one's repetitions: few that were read late would bend the fit of all."""
+    alike: dict[tuple[str, int], list[Sample]] = {}
+    for one in samples:
+        alike.setdefault((one.group, one.size), []).append(one)
+    return [
+        replace(
+            each[0],
+            first_s=median(one.first_s for one in each),
+            gap_s=median(one.gap_s for one in each),
+            prompt=median_low(one.prompt for one in each),
+            cached=median_low(one.cached for one in each),
+        )
+        for each in alike.values()
+    ]
 
 
 def rows(samples: Iterable[Sample], budget: int) -> list[Equation]:
@@ -228,7 +258,8 @@ def report(episodes: Sequence[Sequence[Sample]], fitted: Sequence[Sample], optio
             cost=cost,
         )
         for one, (first_s, gap_s) in zip(episode, simulate(episode, engine), strict=True):
-            groups.setdefault(f"{one.group}, fitted" if one in fitted else one.group, []).append((one, first_s, gap_s))
+            if one.told:
+                groups.setdefault(f"{one.group}, fitted" if one in fitted else one.group, []).append((one, first_s, gap_s))
     print(f"{'first token':20} {'n':>4} {'measured':>9} {'simulated':>9} {'bias':>7} {'error p50':>9} {'p90':>7} {'noise p50':>9}")
     for group, chosen in groups.items():
         noise = "" if "at once" in group else f"{median(_noise([one for one, *_ in chosen])):9.1%}"
@@ -236,6 +267,7 @@ def report(episodes: Sequence[Sequence[Sample]], fitted: Sequence[Sample], optio
     print("\ntime between tokens")
     for group, chosen in groups.items():
         print(_line(group, [(one.gap_s, gap_s) for one, _, gap_s in chosen if one.gap_s]))
+    print(f"\nleft out, as their tokens came all at once: {sum(not one.told for episode in episodes for one in episode)}")
 
 
 def _line(group: str, found: Sequence[tuple[float, float]]) -> str:
@@ -273,10 +305,14 @@ async def main() -> None:
         options.write.write_text(json.dumps(plain))
     alone = [one for episode in episodes for one in episode if one.group in ("cold", "cached")]
     lengths = sorted({one.size for one in alone})[::2]
-    fitted = [one for one in alone if one.size in lengths]
+    fitted = [one for one in alone if one.size in lengths and one.told]
     fewest = min((len(episode) for episode in episodes if episode[0] not in alone), default=0)
-    together = [row for episode in episodes if episode[0] not in alone and len(episode) == fewest for row in decoding_rows(episode)]
-    cost = replace(CostModel(), **dict(zip(COSTS, least_squares(rows(fitted, options.budget) + together), strict=True)))
+    pairs_told = [
+        episode for episode in episodes if episode[0] not in alone and len(episode) == fewest and all(one.told for one in episode)
+    ]
+    together = [row for episode in pairs_told for row in decoding_rows(episode)]
+    found = least_squares(rows(typical(fitted), options.budget) + together)
+    cost = replace(CostModel(), **dict(zip(COSTS, (max(found[0], LEAST_STEP_S), *found[1:]), strict=True)))
     print("\n".join(f"{name} = {getattr(cost, name):.3g}" for name in COSTS), "\n")
     report(episodes, fitted, options, cost)
 

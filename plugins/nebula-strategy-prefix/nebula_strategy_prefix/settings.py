@@ -17,7 +17,7 @@ class PrefixSettings(PluginSettings):
     prefill_tokens_per_s: float = Field(8_000.0, gt=0)
     """Speed of a replica before its first answer, when no other of its model has answered either."""
     max_blocks: int = Field(262_144, ge=1)
-    """Most blocks remembered of a model, an equal part for each replica, whatever capacities are reported: 50 to 100 MB when full."""
+    """Most blocks remembered of a model, an equal part for each replica, whatever capacities are reported: at most 122 MB."""
     hash_seed: int = Field(0, ge=0, lt=2**64)
     """Seed of the blocks' hashes; the same in all gateways of a fleet. A secret one keeps clients from making hashes collide."""
     decisions: int = Field(256, ge=0, le=100_000)

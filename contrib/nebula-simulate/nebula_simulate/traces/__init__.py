@@ -7,13 +7,18 @@ from functools import lru_cache
 from pathlib import Path
 
 from nebula_simulate.errors import TraceError
-from nebula_simulate.traces import azure, mooncake, weka
+from nebula_simulate.traces import azure, lmcache, mooncake, weka
 from nebula_simulate.traces.lines import parsed
 from nebula_simulate.traces.trace import BLOCK_TOKENS, Session, Trace, Turn
 
 __all__ = ["BLOCK_TOKENS", "FORMATS", "Session", "Trace", "Turn", "guess", "read"]
 
-FORMATS: Mapping[str, Callable[[Path], Trace]] = {"mooncake": mooncake.read, "weka": weka.read, "azure": azure.read}
+FORMATS: Mapping[str, Callable[[Path], Trace]] = {
+    "mooncake": mooncake.read,
+    "weka": weka.read,
+    "azure": azure.read,
+    "lmcache": lmcache.read,
+}
 """Format → what reads it."""
 
 
@@ -34,6 +39,8 @@ def guess(path: Path) -> str:
     first = next(parsed(path, bytes.strip), b"")
     if first.startswith(azure.HEAD[0].encode()):
         return "azure"
+    if b'"input"' in first and b'"session_id"' in first:
+        return "lmcache"
     if b'"hash_ids"' not in first:
         raise TraceError(f"{path}, line 1: not of any format that is known; name one with --format ({', '.join(FORMATS)})")
     return "weka" if b'"requests"' in first else "mooncake"
