@@ -12,8 +12,9 @@ import re
 from bisect import bisect_right
 from itertools import accumulate
 
-import msgspec
 from xxhash import xxh3_64
+
+from nebula_core.router.blocks import PrefixBlocks
 
 _RUNS = ((4, 256), (6, 512), (4, 1024), (12, 2048), (24, 4096), (16, 8192), (16, 16384), (56, 65536))
 """So many blocks of so many bytes, from the start: up to 1, 4, 8, 32, 128, 256, 512 KiB and 4 MiB. What lies beyond is not looked at.
@@ -38,19 +39,6 @@ _MESSAGES = b'"messages"'
 _KEYS = {"/v1/chat/completions": _MESSAGES, "/v1/completions": b'"prompt"', "/v1/messages": _MESSAGES}
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _NAME = re.compile(rb'"model"\s*:\s*("[^"]*")')
-
-
-class PrefixBlocks(msgspec.Struct, frozen=True):
-    """The whole blocks of a prompt, from its start. Plain data: gateways send it to each other, traces supply it."""
-
-    hashes: tuple[int, ...]
-    """One per block, unsigned 64 bits; each stands for everything up to and including its block."""
-    sizes: tuple[int, ...]
-    """Bytes of each block; the tools count into the first."""
-    total: int
-    """Bytes of the whole prompt, with those behind the last whole block."""
-    streamed: bool = True
-    """The client wants a stream, so that the answer's first byte comes with its first token."""
 
 
 def hash_prefix(path: str, body: bytes, seed: int = 0) -> PrefixBlocks:

@@ -27,8 +27,8 @@ from nebula_core import Context
 from nebula_core.gateway.data_path.server import Server
 from nebula_core.gateway.data_path.upstream import EngineConnection
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import ModelRoute, Route
 from nebula_core.router.router import Router
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.router.table import RoutingTable
 from nebula_core.settings import GatewaySettings
 

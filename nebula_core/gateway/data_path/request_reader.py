@@ -23,6 +23,7 @@ PARSED_ALWAYS = frozenset((b"expect", b"transfer-encoding"))
 class RequestReader:
     """Reads the requests of one connection. The `on_` methods are called by the parser."""
 
+    __deletable__ = ("_parser",)  # what mypyc asks of a compiled class
     __slots__ = (
         "_between",
         "_body",
