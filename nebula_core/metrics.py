@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nebula_core.snapshots import Family, Kind, Sample, Snapshot
 
@@ -105,7 +105,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self._instruments: dict[str, Instrument[Value] | Instrument[Distribution]] = {}
+        self._instruments: dict[str, Instrument[Any]] = {}
 
     def counter(self, name: str, help_: str, labels: Sequence[str] = ()) -> Instrument[Value]:
         """A value that only grows."""
@@ -130,4 +130,4 @@ class Metrics:
         known = self._instruments.setdefault(new.name, new)
         if (known.kind, known.label_names, known.bounds) != (new.kind, new.label_names, new.bounds):
             raise ValueError(f"metric {new.name} is declared twice, differently")
-        return known  # type: ignore[return-value]
+        return known
