@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
+from nebula_core.gateway.data_path.limits import Limits
 from nebula_core.gateway.data_path.server import Server
-from nebula_core.gateway.data_path.services import Limits
 from nebula_core.interfaces import Strategy
 from nebula_core.metrics import Metrics
 from nebula_core.router.candidate import Candidate

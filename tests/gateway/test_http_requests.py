@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from nebula_core.gateway.data_path.services import Limits
+from nebula_core.gateway.data_path.limits import Limits
 from nebula_core.router.routes import ModelRoute
 
 pytestmark = pytest.mark.asyncio

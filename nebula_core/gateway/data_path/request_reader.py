@@ -116,7 +116,7 @@ class RequestReader:
         """Read no more: the client is to be told `answer` once its earlier requests are answered."""
         request, self.request = self.request, None
         if request is None:
-            request = Request()
+            request = Request(b"", b"", {}, [])
             self._identify(request)
         request.keep_alive = False
         request.refusal = answer
