@@ -114,7 +114,7 @@ PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 p
 	@$(if $(filter compiled,$(HOW)),echo 'Compiling what a request passes through (about half a minute).')
 	@$(INSTALL) --quiet --no-deps $(foreach each,$(COMPILED),--reinstall-package $(subst =, --editable ,$(each)))
 	@.venv/bin/python -c 'from nebula_core import compiled; print(compiled.how())' >$@
-	@grep -qx '$(HOW)' $@ || echo 'There is no C compiler, or no Python.h: requests pass through pure Python, which takes half as long again.' \
+	@grep -qx '$(HOW)' $@ || echo 'There is no C compiler, or no Python.h: requests pass through pure Python, which costs about a quarter more CPU.' \
 		'On Debian and Ubuntu: apt install gcc libc6-dev python3-dev' >&2
 
 .venv/.dev: .venv/.setup | .venv/.compiled
