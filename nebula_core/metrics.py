@@ -12,37 +12,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
-import msgspec
-
-Kind = Literal["counter", "gauge", "histogram"]
+from nebula_core.snapshots import Family, Kind, Sample, Snapshot
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """One series. `buckets` counts observations per bucket (not cumulated), the last one being +Inf; empty unless a histogram."""
-
-    labels: tuple[str, ...]
-    value: float
-    """A counter's or gauge's value; a histogram's sum."""
-    buckets: tuple[int, ...] = ()
-
-
-class Family(msgspec.Struct, frozen=True):
-    """All series of one metric. `bounds` are a histogram's upper bucket bounds without +Inf."""
-
-    name: str
-    kind: Kind
-    help: str
-    label_names: tuple[str, ...] = ()
-    bounds: tuple[float, ...] = ()
-    samples: tuple[Sample, ...] = ()
-
-
-Snapshot = tuple[Family, ...]
 
 
 class Value:
@@ -130,7 +105,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self._instruments: dict[str, Instrument[Value] | Instrument[Distribution]] = {}
+        self._instruments: dict[str, Instrument[Any]] = {}
 
     def counter(self, name: str, help_: str, labels: Sequence[str] = ()) -> Instrument[Value]:
         """A value that only grows."""
@@ -155,22 +130,4 @@ class Metrics:
         known = self._instruments.setdefault(new.name, new)
         if (known.kind, known.label_names, known.bounds) != (new.kind, new.label_names, new.bounds):
             raise ValueError(f"metric {new.name} is declared twice, differently")
-        return known  # type: ignore[return-value]
-
-
-def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """The sum of several processes' snapshots; series appear once each."""
-    families: dict[str, Family] = {}
-    series: dict[str, dict[tuple[str, ...], Sample]] = {}
-    for snapshot in snapshots:
-        for family in snapshot:
-            families.setdefault(family.name, family)
-            known = series.setdefault(family.name, {})
-            for sample in family.samples:
-                known[sample.labels] = _add(known[sample.labels], sample) if sample.labels in known else sample
-    return tuple(Family(f.name, f.kind, f.help, f.label_names, f.bounds, tuple(series[f.name].values())) for f in families.values())
-
-
-def _add(a: Sample, b: Sample) -> Sample:
-    buckets = tuple(x + y for x, y in zip(a.buckets, b.buckets, strict=True))
-    return Sample(a.labels, a.value + b.value, buckets)
+        return known

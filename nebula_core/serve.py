@@ -26,7 +26,6 @@ from nebula_core.errors import PluginError
 from nebula_core.gateway.control import PREFIXES as GATEWAY_PREFIXES
 from nebula_core.gateway.control import GatewayControl
 from nebula_core.limits import raise_file_limit
-from nebula_core.metrics import Snapshot, merge
 from nebula_core.node.daemon import NodeDaemon
 from nebula_core.node.observe import PREFIXES as NODE_PREFIXES
 from nebula_core.plugins import way_out
@@ -34,6 +33,7 @@ from nebula_core.roles import Progress, Role
 from nebula_core.scheduler.loop import PREFIXES as SCHEDULER_PREFIXES
 from nebula_core.scheduler.loop import SchedulerLoop
 from nebula_core.settings import Settings
+from nebula_core.snapshots import Snapshot, merge
 from nebula_core.store import keys
 from nebula_core.store.filelock import locked
 from nebula_core.types import ModelRequest

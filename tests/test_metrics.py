@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nebula_core.metrics import Family, Metrics, Snapshot, merge
+from nebula_core.metrics import Metrics
+from nebula_core.snapshots import Family, Snapshot, merge
 
 BOUNDS = (0.1, 1.0)
 Observation = tuple[str, float]

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from nebula_core.admin.answers import refusal
 from nebula_core.errors import PluginError
 from nebula_core.interfaces import Exporter
-from nebula_core.metrics import Snapshot
+from nebula_core.snapshots import Snapshot
 
 logger = logging.getLogger("nebula")
 

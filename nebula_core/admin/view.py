@@ -19,10 +19,11 @@ from nebula_core.errors import NebulaError, UnknownModel, UnknownNode
 from nebula_core.gateway.hub import Explained
 from nebula_core.interfaces import Engine, Exporter, Store, Strategy
 from nebula_core.masks import secrets_in
-from nebula_core.metrics import Metrics, Snapshot
+from nebula_core.metrics import Metrics
 from nebula_core.plugins import Plugins
 from nebula_core.scheduler import election
 from nebula_core.settings import Settings
+from nebula_core.snapshots import Snapshot
 from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import (

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nebula_core import compiled
 from nebula_core.cli import apply, chat, config, explain, extensions, models, nodes, plugins, serve, status
 from nebula_core.cli.output import say_error
 from nebula_core.errors import NebulaError
@@ -102,7 +103,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"nebula {version('nebula-serving')}")
+        typer.echo(f"nebula {version('nebula-serving')} ({compiled.how()})")
         raise typer.Exit
 
 

@@ -31,9 +31,10 @@ from nebula_core.gateway.sockets import bind_public
 from nebula_core.gateway.supervisor import Supervisor
 from nebula_core.gateway.traffic import TrafficMeter
 from nebula_core.interfaces import Store
-from nebula_core.metrics import Metrics, Snapshot
-from nebula_core.router.candidate import ModelRoute
+from nebula_core.metrics import Metrics
+from nebula_core.router.routes import ModelRoute
 from nebula_core.settings import Settings
+from nebula_core.snapshots import Snapshot
 from nebula_core.store import keys
 from nebula_core.store.mirror import Mirror
 from nebula_core.types import EndpointInfo, EndpointStats, GatewayStatus, ModelRequest, ModelStatus, PlacementPlan

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from nebula_core.gateway.link import Table
-from nebula_core.router.candidate import ModelRoute, Route
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.types import READY, RUN, EndpointInfo, ModelRequest, ModelStatus, PlacementPlan
 
 

@@ -24,8 +24,9 @@ from nebula_core.gateway.traffic import Counts, counts
 from nebula_core.gateway.worker_link import WorkerLink
 from nebula_core.gateway.worker_metrics import WorkerMetrics
 from nebula_core.interfaces import Explanation
-from nebula_core.metrics import Snapshot
-from nebula_core.router.candidate import Lost, ModelRoute, RouteEvent
+from nebula_core.router.events import Lost, RouteEvent
+from nebula_core.router.routes import ModelRoute
+from nebula_core.snapshots import Snapshot
 from nebula_core.types import EndpointStats
 
 TELL_CHARGES_S = 0.02

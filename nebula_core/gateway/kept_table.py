@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from nebula_core import files
-from nebula_core.router.candidate import ModelRoute
+from nebula_core.router.routes import ModelRoute
 
 FILE = "gateway.table"
 SCHEMA_VERSION = 1

@@ -14,8 +14,9 @@ import asyncio
 import msgspec
 
 from nebula_core.interfaces import Explanation
-from nebula_core.metrics import Family
-from nebula_core.router.candidate import Lost, ModelRoute, RouteEvent
+from nebula_core.router.events import Lost, RouteEvent
+from nebula_core.router.routes import ModelRoute
+from nebula_core.snapshots import Family
 from nebula_core.types import EndpointStats
 
 MAX_FRAME = 256 * 1024 * 1024

@@ -26,7 +26,7 @@ import msgspec
 from nebula_core.errors import NebulaError
 from nebula_core.gateway.ledger import Count
 from nebula_core.gateway.link import FrameTooLarge, frame, read_frame
-from nebula_core.router.candidate import Lost, RouteEvent
+from nebula_core.router.events import Lost, RouteEvent
 
 HANDSHAKE_S = 5.0
 MAX_HELLO = 1024

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from nebula_core.gateway import link
 from nebula_core.gateway.data_path.waiting import WaitingRoom
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import Candidate, RouteEvent
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.events import RouteEvent
 from nebula_core.router.router import Router
 
 CHARGES_S = 0.02

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from nebula_core.gateway.data_path.measures import SECONDS
-from nebula_core.metrics import Sample, Snapshot
+from nebula_core.snapshots import Sample, Snapshot
 from nebula_core.types import Traffic
 
 SPAN_S = 30.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nebula_core.gateway.worker_link import Process
-from nebula_core.metrics import Snapshot, merge
+from nebula_core.snapshots import Snapshot, merge
 
 
 class WorkerMetrics:

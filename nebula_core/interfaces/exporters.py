@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from nebula_core.metrics import Snapshot
+from nebula_core.snapshots import Snapshot
 
 
 class Exporter(ABC):

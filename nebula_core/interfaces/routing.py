@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from nebula_core.router.candidate import Candidate, Pick, RouteEvent, RouteRequest
+    from nebula_core.router.candidate import Candidate
+    from nebula_core.router.events import Pick, RouteEvent, RouteRequest
 
 
 class Considered(msgspec.Struct, frozen=True):

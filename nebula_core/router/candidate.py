@@ -1,45 +1,11 @@
-"""What a strategy chooses among and learns from."""
+"""`Candidate`: what a strategy chooses among."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import msgspec
-
-from nebula_core.router.prefix import PrefixBlocks, hash_prefix
+from nebula_core.router.routes import Route
 from nebula_core.types import EndpointStats
 
 NO_STATS = EndpointStats()
-
-
-class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica as the routing table holds it: where it is and under what names it answers."""
-
-    model_uid: str = ""
-    replica_id: str
-    assignment_version: str
-    incarnation: int
-    url: str
-    served_names: tuple[str, ...] = ()
-    api_key: str = ""
-
-
-class ModelRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of the routing table, as the control process hands it to the workers."""
-
-    model_uid: str
-    aliases: tuple[str, ...] = ()
-    created: int = 0
-    strategy: str | None = None
-    first_byte_timeout_s: float | None = None
-    routes: tuple[Route, ...] = ()
-    """Replicas that may be routed to."""
-    note: str = ""
-    """Why there is none, in words for a client."""
-    off: bool = False
-    """Its operator wants no replica of it, so that none will come."""
-    boot_s: float | None = None
-    """Time that a replica takes to be ready, about, as learned; `None`: not known."""
 
 
 FIRST_PAUSE_S = 0.5
@@ -102,55 +68,3 @@ class Candidate:
         """It answered: prefer it no less than others."""
         self.down_until = 0.0
         self.pause_s = FIRST_PAUSE_S
-
-
-class RouteRequest(msgspec.Struct):
-    """What a strategy may know of a request."""
-
-    request_id: str
-    model_uid: str
-    path: str
-    body: bytes
-    """The request's body as the client sent it."""
-    prefix_blocks: PrefixBlocks | None = None
-    """What `blocks` has found; a trace, which has no body, supplies it."""
-
-    def blocks(self, seed: int = 0) -> PrefixBlocks:
-        """The prompt's prefix as a chain of hashes, computed when first asked for."""
-        if self.prefix_blocks is None:
-            self.prefix_blocks = hash_prefix(self.path, self.body, seed)
-        return self.prefix_blocks
-
-
-class Pick(msgspec.Struct, frozen=True):
-    """A strategy's choice. `reason` is a short constant for counters and logs, such as `least_pending` or `prefix_hit`."""
-
-    candidate: Candidate
-    reason: str
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """A replica that refused or dropped a connection, for the other workers to know."""
-
-    model_uid: str
-    replica_id: str
-    incarnation: int
-
-
-class RouteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One step in the life of a request on a replica, or the end of the replica (`gone`, without a request).
-
-    Plain data: what another worker or gateway saw is observed in the same way.
-    """
-
-    kind: Literal["charged", "first_token", "finished", "failed", "gone"]
-    model_uid: str
-    replica_id: str
-    incarnation: int
-    request_id: str = ""
-    at: float
-    """Monotonic seconds of the gateway that saw it."""
-    prefix_blocks: PrefixBlocks | None = None
-    """With `charged`: the request's prefix, if the strategy that decided asked for it."""
-    whole: bool = False
-    """With `finished`: the answer came all at once, so that this tells of its first token too."""

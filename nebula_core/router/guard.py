@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from nebula_core.router.blocks import PrefixBlocks
     from nebula_core.router.candidate import Candidate
-    from nebula_core.router.prefix import PrefixBlocks
     from nebula_core.router.router import Router
 
 Failure = Literal["refused", "reset", "timeout", "aborted"]

@@ -12,8 +12,9 @@ import re
 from bisect import bisect_right
 from itertools import accumulate
 
-import msgspec
 from xxhash import xxh3_64_intdigest
+
+from nebula_core.router.blocks import PrefixBlocks
 
 _RUNS = ((2, 256), (1, 512), (7, 1024), (4, 2048), (4, 4096), (4, 8192), (4, 16384), (4, 32768), (60, 65536))
 """So many blocks of so many bytes, from the start: up to 0.5, 1, 8, 16, 32, 64, 128, 256 KiB and 4 MiB. What lies beyond is not looked at.
@@ -38,19 +39,6 @@ _MESSAGES = b'"messages"'
 _KEYS = {"/v1/chat/completions": _MESSAGES, "/v1/completions": b'"prompt"', "/v1/messages": _MESSAGES}
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _NAME = re.compile(rb'"model"\s*:\s*("[^"]*")')
-
-
-class PrefixBlocks(msgspec.Struct, frozen=True):
-    """The whole blocks of a prompt, from its start. Plain data: gateways send it to each other, traces supply it."""
-
-    hashes: tuple[int, ...]
-    """One per block, unsigned 64 bits; each stands for everything up to and including its block."""
-    sizes: tuple[int, ...]
-    """Bytes of each block; the tools count into the first."""
-    total: int
-    """Bytes of the whole prompt, with those behind the last whole block."""
-    streamed: bool = True
-    """The client wants a stream, so that the answer's first byte comes with its first token."""
 
 
 def hash_prefix(path: str, body: bytes, seed: int = 0) -> PrefixBlocks:

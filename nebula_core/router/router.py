@@ -10,9 +10,11 @@ import msgspec
 
 from nebula_core.interfaces import Explanation, Strategy
 from nebula_core.metrics import Metrics, Value
-from nebula_core.router.candidate import Candidate, Lost, ModelRoute, RouteEvent, RouteRequest
+from nebula_core.router.blocks import PrefixBlocks
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.events import Lost, RouteEvent, RouteRequest
 from nebula_core.router.guard import Charge, Failure
-from nebula_core.router.prefix import PrefixBlocks
+from nebula_core.router.routes import ModelRoute
 from nebula_core.router.table import Model, RoutingTable
 
 EventKind = Literal["charged", "first_token", "finished", "failed", "gone"]

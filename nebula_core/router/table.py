@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from nebula_core.router.candidate import Candidate, ModelRoute, Route
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.routes import ModelRoute, Route
 
 Identity = tuple[str, str, str, int]
 """What makes a candidate the same one: model_uid, replica_id, assignment_version, incarnation."""

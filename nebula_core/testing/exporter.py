@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nebula_core.interfaces import Exporter
-from nebula_core.metrics import Metrics, Snapshot
+from nebula_core.metrics import Metrics
+from nebula_core.snapshots import Snapshot
 
 Labels = frozenset[tuple[str, str]]
 Series = Mapping[tuple[str, Labels], float]

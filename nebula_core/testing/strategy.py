@@ -7,7 +7,9 @@ from abc import ABC, abstractmethod
 import msgspec
 
 from nebula_core.interfaces import Strategy
-from nebula_core.router.candidate import Candidate, Route, RouteEvent, RouteRequest
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.events import RouteEvent, RouteRequest
+from nebula_core.router.routes import Route
 from nebula_core.types import EndpointStats
 
 

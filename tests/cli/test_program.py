@@ -40,7 +40,7 @@ def test_help_imports_no_server_and_no_http_client() -> None:
 
 
 def test_the_version_is_printed(nebula: Run) -> None:
-    assert nebula("--version").stdout == "nebula 0.1.0\n"
+    assert nebula("--version").stdout in {"nebula 0.1.0 (compiled)\n", "nebula 0.1.0 (pure Python)\n"}
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
+from nebula_core.gateway.data_path.limits import Limits
 from nebula_core.gateway.data_path.server import Server
-from nebula_core.gateway.data_path.services import Limits
 from nebula_core.interfaces import Strategy
-from nebula_core.metrics import Metrics, Sample
-from nebula_core.router.candidate import Candidate, Lost, ModelRoute, Pick, Route, RouteRequest
+from nebula_core.metrics import Metrics
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.events import Lost, Pick, RouteRequest
 from nebula_core.router.router import Router
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.router.table import RoutingTable
 from nebula_core.settings import GatewaySettings
+from nebula_core.snapshots import Sample
 
 OK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
 

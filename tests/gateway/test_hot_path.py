@@ -3,7 +3,7 @@
 A call takes 0.05 to 0.1 us, and most work comes in calls, so that a test of their number fails when somebody puts work on the path of
 every request or, worse, of every event. If it failed for you:
 
-1. See what is new: print `calls` below before and after your change, it counts by function.
+1. See what is new: print `calls` in `hot_path.py` before and after your change, it counts by function.
 2. Take the work off the path if that can be: do it once per connection, per change of the table, or per sweep.
 3. If what it buys is worth its cost to every request, say so in the commit, measure it with the benchmark, and raise the number here.
 
@@ -12,25 +12,12 @@ Where a change brings the number down, bring it down here as well.
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import json
+import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable
-from types import FrameType
+from pathlib import Path
 
 import pytest
-from nebula_strategy_prefix import Prefix, PrefixSettings
-
-from nebula_core import Context
-from nebula_core.gateway.data_path.server import Server
-from nebula_core.gateway.data_path.upstream import EngineConnection
-from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import ModelRoute, Route
-from nebula_core.router.router import Router
-from nebula_core.router.table import RoutingTable
-from nebula_core.settings import GatewaySettings
 
 JSON_REQUEST = 78
 """Calls for one JSON request and its answer, with the default strategy, metrics and request ids."""
@@ -39,110 +26,25 @@ STREAM = 93
 EVENT = 6
 """Calls for each event that comes by itself. One of them says where to read to; it costs no more than what uvloop would do without it."""
 
-ROUNDS = 64
 SLACK = 1.02
 """The strategy does some of its sums only now and then."""
 
-BODY = b'{"model":"m","stream":%b,"messages":[{"role":"user","content":"hello %d"}]}'
-REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-USAGE = b'{"choices":[],"usage":{"prompt_tokens":20,"completion_tokens":20,"total_tokens":40}}'
-ANSWER = b"HTTP/1.1 200 OK\r\nserver: engine\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(USAGE), USAGE)
-HEAD = b"HTTP/1.1 200 OK\r\nserver: engine\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":" token"}}]}\n\n'
-CHUNK = b"%x\r\n%b\r\n" % (len(TOKEN), TOKEN)
-END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+
+@pytest.fixture(scope="module")
+def calls() -> dict[str, float]:
+    """In a process of its own, on the sources: what is compiled makes no calls that could be counted."""
+    here = Path(__file__).parent
+    counted = subprocess.run([sys.executable, here / "interpreted.py", here / "hot_path.py"], check=True, stdout=subprocess.PIPE)
+    return json.loads(counted.stdout)
 
 
-class Wire(asyncio.Transport):
-    """Takes what is written, at once."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def writelines(self, parts) -> None: ...
-
-    def set_write_buffer_limits(self, high=None, low=None) -> None: ...
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return False
-
-    def resume_reading(self) -> None: ...
+def test_a_json_request_takes_no_more_calls_than_it_did(calls):
+    assert calls["json_request"] <= JSON_REQUEST * SLACK
 
 
-class Path:
-    """One client, one engine, each with a warm connection, and the data path between them."""
-
-    def __init__(self) -> None:
-        metrics, table, logger = Metrics(), RoutingTable(), logging.getLogger("test")
-        strategy = Prefix(Context(logger=logger, metrics=metrics), PrefixSettings())
-        router = Router(
-            table, {"prefix": strategy}, default="prefix", fallback="prefix", clock=time.monotonic, metrics=metrics, logger=logger
-        )
-        url = "http://127.0.0.1:1"
-        route = Route(model_uid="m", replica_id="0", assignment_version="a", incarnation=1, url=url)
-        router.update([ModelRoute(model_uid="m", routes=(route,))], whole=True)
-        server = Server(router, GatewaySettings(), metrics)
-        self.engine = EngineConnection(server.services.pool.endpoint(url))
-        self.engine.connection_made(Wire())
-        self.engine.endpoint.keep(self.engine)
-        self.client = server.connection()
-        self.client.connection_made(Wire())
-        self.asked = 0
-        self.counts = metrics
-
-    def ask(self, *pieces: bytes, streamed: bytes = b"true") -> None:
-        self.asked += 1
-        body = BODY % (streamed, self.asked)
-        self.client.data_received(REQUEST % (len(body), body))
-        for piece in pieces:
-            self.engine.get_buffer(-1)[: len(piece)] = piece
-            self.engine.buffer_updated(len(piece))
-
-    @property
-    def answered(self) -> float:
-        [family] = [family for family in self.counts.snapshot() if family.name == "nebula_request_total"]
-        return sum(sample.value for sample in family.samples if sample.labels == ("200",))
+def test_a_stream_takes_no_more_calls_than_it_did(calls):
+    assert calls["stream"] <= STREAM * SLACK
 
 
-def calls_per_round(act: Callable[[], None]) -> float:
-    """How often functions of Nebula's packages are called by `act`, when all that is made once has been made."""
-    calls: Counter[str] = Counter()
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_globals["__name__"].startswith("nebula_"):
-            calls[frame.f_code.co_qualname] += 1
-
-    for _ in range(ROUNDS):
-        act()
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        for _ in range(ROUNDS):
-            act()
-    finally:
-        sys.setprofile(before)
-    return calls.total() / ROUNDS
-
-
-@pytest.fixture
-def path() -> Path:
-    return Path()
-
-
-def test_a_json_request_takes_no_more_calls_than_it_did(path):
-    assert calls_per_round(lambda: path.ask(ANSWER, streamed=b"false")) <= JSON_REQUEST * SLACK
-    assert path.answered == path.asked
-
-
-def test_a_stream_takes_no_more_calls_than_it_did(path):
-    assert calls_per_round(lambda: path.ask(HEAD + 20 * CHUNK + END)) <= STREAM * SLACK
-    assert path.answered == path.asked
-
-
-def test_an_event_takes_no_more_calls_than_it_did(path):
-    few = calls_per_round(lambda: path.ask(HEAD, *[CHUNK] * 10, END))
-    many = calls_per_round(lambda: path.ask(HEAD, *[CHUNK] * 30, END))
-    assert (many - few) / 20 <= EVENT * SLACK
-    assert path.answered == path.asked
+def test_an_event_takes_no_more_calls_than_it_did(calls):
+    assert calls["event"] <= EVENT * SLACK

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from nebula_core.gateway.data_path.services import Limits
-from nebula_core.router.candidate import ModelRoute
+from nebula_core.gateway.data_path.limits import Limits
+from nebula_core.router.routes import ModelRoute
 
 pytestmark = pytest.mark.asyncio
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\n"

@@ -14,7 +14,9 @@ from nebula_core.gateway.report import Reporter
 from nebula_core.gateway.sockets import short_name
 from nebula_core.interfaces import Considered, Explanation
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import Candidate, Lost, ModelRoute, Route, RouteEvent, RouteRequest
+from nebula_core.router.candidate import Candidate
+from nebula_core.router.events import Lost, RouteEvent, RouteRequest
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.types import EndpointStats
 
 pytestmark = pytest.mark.asyncio

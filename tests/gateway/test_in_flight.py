@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nebula_core.router.candidate import ModelRoute, Route
+from nebula_core.router.routes import ModelRoute, Route
 
 pytestmark = pytest.mark.asyncio
 

@@ -11,7 +11,7 @@ import pytest
 
 from nebula_core.background import background
 from nebula_core.gateway.kept_table import FILE, KeptTable
-from nebula_core.router.candidate import ModelRoute, Route
+from nebula_core.router.routes import ModelRoute, Route
 
 ROUTE = Route(model_uid="m", replica_id="0", assignment_version="a", incarnation=1, url="http://127.0.0.1:1", api_key="secret")
 MODELS = {"m": ModelRoute(model_uid="m", aliases=("alias",), routes=(ROUTE,))}

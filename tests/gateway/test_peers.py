@@ -22,8 +22,9 @@ from nebula_core.gateway.peer_listener import PeerListener
 from nebula_core.gateway.peers import Peer, Peers, to_dial
 from nebula_core.gateway.sockets import short_name
 from nebula_core.interfaces import Delete, Put
-from nebula_core.router.candidate import Lost, ModelRoute, Route, RouteEvent
-from nebula_core.router.prefix import PrefixBlocks
+from nebula_core.router.blocks import PrefixBlocks
+from nebula_core.router.events import Lost, RouteEvent
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.settings import GatewaySettings
 from nebula_core.store import codec, keys
 from nebula_core.store.embedded import EmbeddedSettings, EmbeddedStore

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from nebula_core.gateway.data_path.services import Limits
+from nebula_core.gateway.data_path.limits import Limits
 
 pytestmark = pytest.mark.asyncio
 
@@ -651,7 +651,7 @@ async def test_without_a_usage_events_are_counted_and_marked_as_an_estimate(gate
 async def test_a_faulty_strategy_costs_the_client_a_500_and_nothing_else(gateway, engine):
     """A fault anywhere on the path is logged and ends one request."""
     running = await gateway((await engine()).url)
-    running.server.services.router = None  # a fault that nobody foresaw
+    running.table.find = None  # a fault that nobody foresaw
     client = await running.connect()
     assert (await client.ask()).status == 500
     assert await client.closed()

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nebula_core.gateway.report import worth_telling
-from nebula_core.router.candidate import RouteEvent
-from nebula_core.router.prefix import PrefixBlocks
+from nebula_core.router.blocks import PrefixBlocks
+from nebula_core.router.events import RouteEvent
 
 LONG, SHORT = PrefixBlocks((1, 2), (256, 256), 600), PrefixBlocks((), (), 100)
 

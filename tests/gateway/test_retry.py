@@ -15,7 +15,7 @@ from nebula_retry_backoff.policy import Backoff, Settings
 from nebula_core import Context, Retry
 from nebula_core.gateway.data_path.retries import retry_after_s
 from nebula_core.gateway.feed import model_route
-from nebula_core.router.candidate import ModelRoute, Route
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.types import ModelRequest
 
 pytestmark = pytest.mark.asyncio

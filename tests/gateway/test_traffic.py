@@ -10,7 +10,7 @@ from nebula_core import Retry
 from nebula_core.gateway.awaited import REFUSED_S, Awaited
 from nebula_core.gateway.data_path.measures import SECONDS
 from nebula_core.gateway.traffic import SPAN_S, Counts, Look, TrafficMeter, calm, counts, kept, measure, quantile
-from nebula_core.router.candidate import ModelRoute, Route
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.types import Traffic
 
 

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from nebula_core.gateway.data_path.relay import Exchange
-from nebula_core.router.candidate import ModelRoute, Route
+from nebula_core.router.routes import ModelRoute, Route
 
 pytestmark = pytest.mark.asyncio
 

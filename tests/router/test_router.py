@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from nebula_core import Candidate, Explanation, Pick, RouteEvent, RouteRequest, Strategy
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import Lost, ModelRoute, Route
+from nebula_core.router.events import Lost
 from nebula_core.router.router import Router
+from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.router.table import RoutingTable
 
 REQUEST = RouteRequest("r", "m", "/v1/chat/completions", b"{}")

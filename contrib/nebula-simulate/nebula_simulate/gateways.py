@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from nebula_core import EndpointStats, Route, RouteEvent, RouteRequest, Strategy
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import Candidate, ModelRoute
+from nebula_core.router.candidate import Candidate
 from nebula_core.router.guard import Charge
 from nebula_core.router.router import Router
+from nebula_core.router.routes import ModelRoute
 from nebula_core.router.table import RoutingTable
 from nebula_simulate.errors import SimulationError
 from nebula_simulate.timeline import Timeline

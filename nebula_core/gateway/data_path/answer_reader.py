@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from nebula_core.gateway.data_path import sse
@@ -14,23 +13,26 @@ class BadAnswerError(Exception):
     """What the engine sends is no HTTP/1.1 answer, or one whose framing cannot be undone."""
 
 
-class AnswerHead(msgspec.Struct, frozen=True, gc=False):
+class AnswerHead:
     """What an answer's head says, but for the length."""
 
-    status: int
-    lines: list[bytes]
-    """The field lines that the client shall see."""
-    top: bytes
-    """The status line and these lines."""
-    streams: bool
-    """The body can be read as events."""
-    chunked: bool
-    keep_alive: bool
+    __slots__ = ("chunked", "keep_alive", "lines", "status", "streams", "top")
+
+    def __init__(self, status: int, lines: list[bytes], streams: bool, chunked: bool, keep_alive: bool) -> None:
+        self.status = status
+        self.lines = lines
+        """The field lines that the client shall see."""
+        self.top = b"".join((status_line(status), *lines))
+        """The status line and these lines."""
+        self.streams = streams
+        """The body can be read as events."""
+        self.chunked, self.keep_alive = chunked, keep_alive
 
 
 class AnswerReader:
     """Reads the answers of one connection, one after the other. The `on_` methods are called by the parser."""
 
+    __deletable__ = ("_parser",)  # what mypyc asks of a compiled class
     __slots__ = (
         "_between",
         "_fields",
@@ -136,7 +138,6 @@ class AnswerReader:
             self.head = AnswerHead(
                 status,
                 lines,
-                b"".join((status_line(status), *lines)),
                 sse.is_stream(fields.get(b"content-type", b""), fields.get(b"content-encoding", b"")),
                 coding is not None,
                 self._parser.should_keep_alive(),

@@ -15,7 +15,7 @@ from nebula_core.gateway.data_path.body import with_model
 from nebula_core.gateway.data_path.delivery import Delivery
 from nebula_core.gateway.data_path.recovery import Recovery
 from nebula_core.gateway.data_path.upstream import EngineConnection, Receiver
-from nebula_core.router.candidate import RouteRequest
+from nebula_core.router.events import RouteRequest
 
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.answer_reader import AnswerHead

@@ -7,7 +7,7 @@ import logging
 import math
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from nebula_core.gateway.data_path import errors, routes
 from nebula_core.gateway.data_path.answers import Answer
@@ -16,6 +16,7 @@ from nebula_core.gateway.data_path.errors import Refused
 from nebula_core.gateway.data_path.http import CONTINUE, Request
 from nebula_core.gateway.data_path.relay import Exchange
 from nebula_core.gateway.data_path.request_reader import RequestReader
+from nebula_core.gateway.data_path.transport import Transport
 
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.services import Services
@@ -30,7 +31,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = ("_answered", "_dropped", "_exchange", "_held_back", "_reader", "_services", "_serving", "deadline", "paused", "transport")
 
-    transport: asyncio.Transport
+    transport: Transport
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -52,9 +53,9 @@ class ClientConnection(asyncio.Protocol):
 
     # --- called by the event loop
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """A client has connected."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's are transports without being its subclasses
+        self.transport = transport
         self.transport.set_write_buffer_limits(high=self._services.limits.write_high_bytes)
         self._services.connections.add(self)
         self.deadline = self._services.now + self._services.keep_alive_s

@@ -11,9 +11,7 @@ way only if it is all there, with nothing behind it, and its length is the numbe
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Generic, TypeVar
-
-import msgspec
+from typing import Generic, TypeAlias, TypeVar
 
 MOST_BYTES = 4096
 """Largest head that is looked for and kept."""
@@ -28,16 +26,18 @@ _ROOM = (1, *(10**digits + digits + 1 for digits in range(1, 10)))
 Head = TypeVar("Head")
 
 
-class KnownHead(msgspec.Struct, Generic[Head], frozen=True, gc=False):
+class KnownHead(Generic[Head]):
     """One head, but for the digits of the length, and what it came to when it was read."""
 
-    before: bytes
-    after: bytes
-    """What stands before and after these digits."""
-    head: Head
+    __slots__ = ("after", "before", "head")
+
+    def __init__(self, before: bytes, after: bytes, head: Head) -> None:
+        self.before, self.after = before, after
+        """What stands before and after these digits."""
+        self.head = head
 
 
-KnownHeads = dict[bytes, KnownHead[Head]]
+KnownHeads: TypeAlias = "dict[bytes, KnownHead[Head]]"
 """By what stands before and after the digits. One for a worker's clients, and one for each of its engines."""
 
 

@@ -16,7 +16,7 @@ from nebula_core.gateway.data_path.upstream import EngineConnection
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.answer_reader import AnswerHead
     from nebula_core.gateway.data_path.http import Request
-    from nebula_core.gateway.data_path.services import Limits
+    from nebula_core.gateway.data_path.limits import Limits
 
 FORGET_S = 60.0
 """An address that nothing was sent to for this long is forgotten: its replica is probably gone."""

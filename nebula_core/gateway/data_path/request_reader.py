@@ -23,6 +23,7 @@ PARSED_ALWAYS = frozenset((b"expect", b"transfer-encoding"))
 class RequestReader:
     """Reads the requests of one connection. The `on_` methods are called by the parser."""
 
+    __deletable__ = ("_parser",)  # what mypyc asks of a compiled class
     __slots__ = (
         "_between",
         "_body",
@@ -115,7 +116,7 @@ class RequestReader:
         """Read no more: the client is to be told `answer` once its earlier requests are answered."""
         request, self.request = self.request, None
         if request is None:
-            request = Request()
+            request = Request(b"", b"", {}, [])
             self._identify(request)
         request.keep_alive = False
         request.refusal = answer

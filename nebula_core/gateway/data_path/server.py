@@ -14,12 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
 from nebula_core.gateway.data_path.client import ClientConnection
-from nebula_core.gateway.data_path.cors import Cors
-from nebula_core.gateway.data_path.measures import Measures
-from nebula_core.gateway.data_path.pool import Pool
-from nebula_core.gateway.data_path.retries import Retries
-from nebula_core.gateway.data_path.services import Limits, Services
-from nebula_core.gateway.data_path.waiting import WaitingRoom
+from nebula_core.gateway.data_path.limits import Limits
+from nebula_core.gateway.data_path.services import Services
 from nebula_core.interfaces import Retry
 from nebula_core.metrics import Metrics
 from nebula_core.settings import GatewaySettings
@@ -55,23 +51,7 @@ class Server:
         limits: Limits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        measures = Measures(metrics)
-        self.services = Services(
-            router=router,
-            settings=settings,
-            limits=limits,
-            measures=measures,
-            retries=Retries(retry, measures, metrics, clock),
-            room=WaitingRoom(router.table, settings, metrics, clock),
-            cors=Cors(settings.cors_origins),
-            pool=Pool(limits),
-            clock=clock,
-            keep_alive_s=settings.keep_alive_s,
-            first_byte_s=settings.first_byte_timeout_s,
-            idle_s=settings.idle_timeout_s,
-            now=clock(),
-            request_ids=_request_ids(),
-        )
+        self.services = Services(router, settings, limits, metrics, retry, clock, _request_ids())
         self._servers: list[asyncio.Server] = []
         self._sweep_s = _sweep_interval(settings, limits)
         self._timer: asyncio.TimerHandle | None = None

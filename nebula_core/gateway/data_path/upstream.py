@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from nebula_core.gateway.data_path.answer_reader import AnswerReader, BadAnswerError
 from nebula_core.gateway.data_path.http import JOIN_BYTES
+from nebula_core.gateway.data_path.transport import Transport
 
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.pool import Endpoint
@@ -47,7 +48,7 @@ class EngineConnection(asyncio.BufferedProtocol):
 
     __slots__ = ("_receiver", "answer", "answered", "endpoint", "idle_since", "reused", "transport")
 
-    transport: asyncio.Transport
+    transport: Transport
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -88,9 +89,9 @@ class EngineConnection(asyncio.BufferedProtocol):
 
     # --- called by the event loop
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """The engine has accepted."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's are transports without being its subclasses
+        self.transport = transport
         self.endpoint.open += 1
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -20,8 +20,9 @@ from nebula_strategy_prefix import Prefix, PrefixSettings
 from nebula_strategy_prefix.index import PrefixIndex
 
 from nebula_core import Context, EndpointStats, RouteEvent, RouteRequest
+from nebula_core.router.blocks import PrefixBlocks
 from nebula_core.router.candidate import Candidate
-from nebula_core.router.prefix import PrefixBlocks, hash_prefix
+from nebula_core.router.prefix import hash_prefix
 from nebula_core.testing.strategy import make_candidates
 
 Kind = Literal["charged", "first_token", "finished"]

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from math import inf
 
-import msgspec
-
 from nebula_core import EndpointStats, PrefixBlocks
 from nebula_strategy_prefix.room import Room
 from nebula_strategy_prefix.speed import Speed
 from nebula_strategy_prefix.stretch import Stretch
+from nebula_strategy_prefix.waiting import Waiting
 
 REMEMBERED = 0.95
 """Weight that the share of a request's life before its first token keeps with each one that finishes."""
-
-
-class Waiting(msgspec.Struct, gc=False):
-    """A request whose first token has not come. A struct, for that is made in a third of a dataclass's time."""
-
-    blocks: PrefixBlocks
-    depth: int
-    """Leading blocks that the replica held already."""
-    work: int
-    """Bytes that it has to compute."""
-    service_s: float
-    """Expected seconds once its turn has come."""
-    since: float
-    predicted_s: float
-    """Expected seconds from `since` to its first token."""
-    timed: bool
-    """The first byte of its answer will tell when its turn was over."""
-    chosen_here: bool = False
-    """This worker chose the replica, and no other one."""
 
 
 class Replica:

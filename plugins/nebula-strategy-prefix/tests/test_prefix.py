@@ -9,10 +9,10 @@ from nebula_strategy_prefix import Prefix, PrefixSettings, nebula_register_strat
 
 from nebula_core import Context, EndpointStats, Route, RouteEvent, RouteRequest
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import ModelRoute
+from nebula_core.router.blocks import PrefixBlocks
 from nebula_core.router.guard import Charge
-from nebula_core.router.prefix import PrefixBlocks
 from nebula_core.router.router import Router
+from nebula_core.router.routes import ModelRoute
 from nebula_core.router.table import RoutingTable
 from nebula_core.testing.strategy import StrategyContract, make_candidates
 
