@@ -12,15 +12,15 @@ import re
 from bisect import bisect_right
 from itertools import accumulate
 
-from xxhash import xxh3_64
+from xxhash import xxh3_64_intdigest
 
 from nebula_core.router.blocks import PrefixBlocks
 
-_RUNS = ((4, 256), (6, 512), (4, 1024), (12, 2048), (24, 4096), (16, 8192), (16, 16384), (56, 65536))
-"""So many blocks of so many bytes, from the start: up to 1, 4, 8, 32, 128, 256, 512 KiB and 4 MiB. What lies beyond is not looked at.
+_RUNS = ((2, 256), (1, 512), (7, 1024), (4, 2048), (4, 4096), (4, 8192), (4, 16384), (4, 32768), (60, 65536))
+"""So many blocks of so many bytes, from the start: up to 0.5, 1, 8, 16, 32, 64, 128, 256 KiB and 4 MiB. What lies beyond is not looked at.
 
-A block is at most a quarter of what stands before it. Each one costs 0.4 us on the way to a decision, and what a finer one would tell
-is within the error of what is believed of caches.
+From 4 KiB on a block is at most a quarter of what stands before it, and as much where it can be. Each one costs 0.5 us on the way to a
+decision, and what a finer one would tell is within the error of what is believed of caches.
 """
 _SIZES = tuple(size for count, size in _RUNS for _ in range(count))
 _ENDS = tuple(accumulate(_SIZES))
@@ -29,7 +29,7 @@ _SLICES = tuple(slice(end - size, end) for end, size in zip(_ENDS, _SIZES, stric
 _NEAR = 4096
 _FAR = 65536
 """How far from the start and from the end of a body its fields are looked for, beside the prompt itself."""
-_TEXT = 26
+_TEXT = 18
 """So many blocks are taken for text; a later one may be part of an image."""
 _PROBE = 96
 _IMAGE_SHARE = 64
@@ -42,7 +42,7 @@ _NAME = re.compile(rb'"model"\s*:\s*("[^"]*")')
 
 
 def hash_prefix(path: str, body: bytes, seed: int = 0) -> PrefixBlocks:
-    """The prefix of a request's prompt; takes time in proportion to the body, and no more blocks than 138.
+    """The prefix of a request's prompt; takes time in proportion to the body, and no more blocks than 90.
 
     `seed` must be the same wherever hashes are compared; one that clients cannot know keeps them from making hashes collide.
     """
@@ -51,8 +51,7 @@ def hash_prefix(path: str, body: bytes, seed: int = 0) -> PrefixBlocks:
     start, end, tools = _find(body, _KEYS.get(path) or _key(path))
     around = body[max(0, start - _NEAR) : start] + body[max(end, len(body) - _FAR) :]
     name = _NAME.search(around)
-    chain = xxh3_64((name[1] if name else b"") + tools, seed)
-    hashes = _chain(memoryview(body)[start:end], chain)
+    hashes = _chain(memoryview(body)[start:end], xxh3_64_intdigest((name[1] if name else b"") + tools, seed))
     sizes, total = _weigh(body, start, end, len(hashes))
     if tools and sizes:
         sizes = (sizes[0] + len(tools), *sizes[1:])
@@ -96,13 +95,12 @@ def _end(body: bytes, start: int, stop: int) -> int:
     return stop if found < 0 else found + 2
 
 
-def _chain(prompt: memoryview, chain: xxh3_64) -> tuple[int, ...]:
-    """What `chain` says after each whole block: going on with one hash costs a sixth less than seeding each with the one before."""
-    update, digest = chain.update, chain.intdigest
+def _chain(prompt: memoryview, link: int) -> tuple[int, ...]:
+    """Each whole block's hash, seeded with the one before: a call for each costs a quarter less than going on with one hash."""
     hashes = []
     for block in _SLICES[: bisect_right(_ENDS, len(prompt))]:
-        update(prompt[block])
-        hashes.append(digest())
+        link = xxh3_64_intdigest(prompt[block], link)
+        hashes.append(link)
     return tuple(hashes)
 
 

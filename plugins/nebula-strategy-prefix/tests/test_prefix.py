@@ -491,8 +491,8 @@ def test_an_odd_body_is_weighed_by_a_bounded_number_of_blocks(body):
     request = RouteRequest("r", "m", "/v1/chat/completions", body)
     charge = world.router.pick(world.table.models["m"], request)
     charge.finish()
-    assert len(request.blocks().hashes) <= 138
-    assert len(world.strategy._fleets["m"].index) <= 138
+    assert len(request.blocks().hashes) <= 90
+    assert len(world.strategy._fleets["m"].index) <= 90
 
 
 def test_who_finds_the_memory_full_is_expected_to_wait_for_an_answer_to_end():
