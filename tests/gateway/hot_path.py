@@ -75,15 +75,20 @@ class Path:
     def ask(self, *pieces: bytes, streamed: bytes = b"true") -> None:
         self.asked += 1
         body = BODY % (streamed, self.asked)
-        self.client.data_received(REQUEST % (len(body), body))
+        feed(self.client, REQUEST % (len(body), body))
         for piece in pieces:
-            self.engine.get_buffer(-1)[: len(piece)] = piece
-            self.engine.buffer_updated(len(piece))
+            feed(self.engine, piece)
 
     @property
     def answered(self) -> float:
         [family] = [family for family in self.counts.snapshot() if family.name == "nebula_request_total"]
         return sum(sample.value for sample in family.samples if sample.labels == ("200",))
+
+
+def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+    """What an event loop does with bytes that came."""
+    protocol.get_buffer(-1)[: len(data)] = data
+    protocol.buffer_updated(len(data))
 
 
 def calls_per_round(act: Callable[[], None]) -> float:

@@ -77,7 +77,7 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> bytes:
         """Read on; returns the bytes of the answer's body in `data`. Raises `BadAnswerError`."""
-        if self._between and not self.complete and (body_at := self._recall.find(data)):
+        if self._between and not self.complete and (body_at := self._recall.find(data, len(data))):
             self.head, self.length, self.complete = self._recall.head, b"%d" % (len(data) - body_at), True
             return data[body_at:]
         try:

@@ -55,17 +55,20 @@ class Recall(Generic[Head]):
         self.new: tuple[bytes, bytes, bytes] | None = None
         """What is to be learned, if the parser says so: what stands before the digits, these, and what stands after them."""
 
-    def find(self, data: bytes) -> int:
-        """Where the body begins, if `data` is one whole message with a known head; else 0."""
+    def find(self, start: bytes, size: int) -> int:
+        """Where the body begins, if what came is one whole message with a known head; else 0.
+
+        `start`: its first `MOST_BYTES`, or all of it if it is shorter; `size`: all its bytes.
+        """
         last = self._last
         if last is not None:
             at = len(last.before)
-            rest = len(data) - at - len(last.after)
+            rest = size - at - len(last.after)
             length = rest - bisect_right(_ROOM, rest)
-            body_at = len(data) - length
-            if data[at:body_at] == b"%d%b" % (length, last.after) and data.startswith(last.before):
+            body_at = size - length
+            if start[at:body_at] == b"%d%b" % (length, last.after) and start.startswith(last.before):
                 return body_at
-        return self._look_up(data)
+        return self._look_up(start, size)
 
     def learn(self, data: bytes, length: bytes | None, body: bytes, head: Head) -> None:
         """Remember the new head, if the parser has found in `data` what `sized` has."""
@@ -75,8 +78,8 @@ class Recall(Generic[Head]):
                 self._known.clear()
             self._known[before + after] = KnownHead(before, after, head)
 
-    def _look_up(self, data: bytes) -> int:
-        parts = sized(data)
+    def _look_up(self, start: bytes, size: int) -> int:
+        parts = sized(start, size)
         if parts is None:
             return 0
         before, length, after = parts
@@ -88,17 +91,20 @@ class Recall(Generic[Head]):
         return len(before) + len(length) + len(after)
 
 
-def sized(data: bytes) -> tuple[bytes, bytes, bytes] | None:
-    """Take the head of `data` apart around the digits of the length, if it seems to be one whole message and nothing more."""
-    body_at = data.find(b"\r\n\r\n", 0, MOST_BYTES) + 4
-    at = data.find(b"\r\ncontent-length: ", 0, body_at)
+def sized(start: bytes, size: int) -> tuple[bytes, bytes, bytes] | None:
+    """Take the head of a message apart around the digits of its length, if it seems to be one whole message and nothing more.
+
+    `start`, `size`: as for `Recall.find`.
+    """
+    body_at = start.find(b"\r\n\r\n", 0, MOST_BYTES) + 4
+    at = start.find(b"\r\ncontent-length: ", 0, body_at)
     if at < 0:
-        at = data.find(b"\r\nContent-Length: ", 0, body_at)
+        at = start.find(b"\r\nContent-Length: ", 0, body_at)
         if at < 0:
             return None
-    length = b"%d" % (len(data) - body_at)
-    start = at + 18
-    stop = start + len(length)
-    if data[start : stop + 1] != length + b"\r":
+    length = b"%d" % (size - body_at)
+    digits_at = at + 18
+    digits_end = digits_at + len(length)
+    if start[digits_at : digits_end + 1] != length + b"\r":
         return None
-    return data[:start], length, data[stop:body_at]
+    return start[:digits_at], length, start[digits_end:body_at]

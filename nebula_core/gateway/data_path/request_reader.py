@@ -14,7 +14,7 @@ from nebula_core.gateway.data_path import errors, routes
 from nebula_core.gateway.data_path.answers import Answer
 from nebula_core.gateway.data_path.errors import Refused
 from nebula_core.gateway.data_path.http import REQUEST_KEPT, REQUEST_READ, Request, repeat_field, without_named
-from nebula_core.gateway.data_path.known_heads import KnownHeads, Recall
+from nebula_core.gateway.data_path.known_heads import MOST_BYTES, KnownHeads, Recall
 
 PARSED_ALWAYS = frozenset((b"expect", b"transfer-encoding"))
 """A head with one of these fields is never taken for known, for it can mean more than a body of the stated length."""
@@ -66,24 +66,27 @@ class RequestReader:
         self.ended = False
         """Nothing more can follow: the client has said so, or has been refused."""
 
-    def feed(self, data: bytes) -> None:
-        """Read on; what is complete is then in `ready`."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Read on; what is complete is then in `ready`. Nothing of `data` is referred to afterwards."""
         if not self._between:
-            self._parse(data)
+            self._parse(bytes(data))
             return
-        body_at = self._recall.find(data)
-        if body_at and len(data) - body_at <= self._max_body_bytes:
-            known, body = self._recall.head, data[body_at:]
+        size = len(data)
+        start = bytes(data[:MOST_BYTES])
+        body_at = self._recall.find(start, size)
+        if body_at and size - body_at <= self._max_body_bytes:
+            known, body = self._recall.head, start[body_at:] if size <= MOST_BYTES else bytes(data[body_at:])
             request = Request(known.method, known.target, known.fields, known.lines, True, False, body, b"", known.known_path)
             self._identify(request)
             self.pending_bytes = 0  # a line end may have come before the request, in a segment of its own
             self.ready.append(request)
             return
         before = len(self.ready)
-        self._parse(data)
+        whole = bytes(data)
+        self._parse(whole)
         if self._recall.new is not None:
             if len(self.ready) == before + 1:
-                self._learn(data, self.ready[-1])
+                self._learn(whole, self.ready[-1])
             self._recall.new = None
 
     def _learn(self, data: bytes, request: Request) -> None:
