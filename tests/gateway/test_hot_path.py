@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-JSON_REQUEST = 78
-"""Calls for one JSON request and its answer, with the default strategy, metrics and request ids."""
-STREAM = 93
+JSON_REQUEST = 79
+"""Calls for one JSON request and its answer, with the default strategy, metrics and request ids. One says where to read to."""
+STREAM = 95
 """Calls for a stream whose events all come at once."""
 EVENT = 6
 """Calls for each event that comes by itself. One of them says where to read to; it costs no more than what uvloop would do without it."""

@@ -23,9 +23,9 @@ from nebula_strategy_prefix import Prefix, PrefixSettings
 
 from nebula_core import Context, EndpointStats, Route, RouteRequest
 from nebula_core.metrics import Metrics
-from nebula_core.router.candidate import ModelRoute
 from nebula_core.router.guard import Charge
 from nebula_core.router.router import Router
+from nebula_core.router.routes import ModelRoute
 from nebula_core.router.table import RoutingTable
 
 KIB = 1024
