@@ -31,11 +31,11 @@ setup: .venv/.compiled ## Install the workspace and the small default model into
 up: setup ## Serve: what settings.toml says, on http://127.0.0.1:8080. More options: make up ARGS="--help".
 	@exec .venv/bin/nebula up $(ARGS)
 
-test: lint types ## Check style and types, then run every test. One of them: make test ARGS="-k heals".
+test: lint types .venv/.compiled ## Check style and types, then run every test. One of them: make test ARGS="-k heals".
 	.venv/bin/pytest --numprocesses auto --maxprocesses 8 --dist loadgroup $(ARGS)
 
 VLLM_ENV ?= .venv-vllm
-test-vllm: .venv/.dev ## Run vLLM itself, for CPUs, under a whole Nebula; installs it first (3.5 GB).
+test-vllm: .venv/.dev .venv/.compiled ## Run vLLM itself, for CPUs, under a whole Nebula; installs it first (3.5 GB).
 	@.venv/bin/python plugins/nebula-engine-vllm/testing/prepare.py "$(VLLM_ENV)"
 	TEST_VLLM="$(VLLM_ENV)/bin/vllm" .venv/bin/pytest -v -s plugins/nebula-engine-vllm/tests/test_real_vllm.py $(ARGS)
 
@@ -52,13 +52,13 @@ bench-routing: setup ## Replay public traces through every strategy: make bench-
 bench-scaling: setup ## Scale simulated fleets under traces and steps: make bench-scaling ARGS="--traces DIR --out DIR --quick".
 	.venv/bin/python contrib/nebula-simulate/bench/scaling.py $(ARGS)
 
-bench-gateway: .venv/.dev ## Measure the gateway beside haproxy and compiled routers. Other measurements: make bench-gateway ARGS="--help".
+bench-gateway: .venv/.dev .venv/.compiled ## Measure the gateway beside haproxy and compiled routers. Other measurements: make bench-gateway ARGS="--help".
 	.venv/bin/python -m nebula_bench.gateway $(ARGS)
 
-bench-store: .venv/.dev ## Measure what a fleet's heartbeats cost etcd. More nodes: make bench-store ARGS="--nodes 200".
+bench-store: .venv/.dev .venv/.compiled ## Measure what a fleet's heartbeats cost etcd. More nodes: make bench-store ARGS="--nodes 200".
 	.venv/bin/python -m nebula_bench.store $(ARGS)
 
-bench-scheduler: .venv/.dev ## Measure what a pass of the scheduler costs over a large fleet.
+bench-scheduler: .venv/.dev .venv/.compiled ## Measure what a pass of the scheduler costs over a large fleet.
 	.venv/bin/python -m nebula_bench.scheduler $(ARGS)
 
 dist: $(READY) ## Build one wheel per package, and the core's source archive, into dist/.
@@ -112,12 +112,13 @@ PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 p
 # Again and again where it was not compiled though it should have been: a compiler may be there by now.
 .venv/.compiled: .venv/.setup $(SOURCES) $(if $(filter-out $(HOW),$(shell cat .venv/.compiled 2>/dev/null)),FORCE)
 	@$(if $(filter compiled,$(HOW)),echo 'Compiling what a request passes through (about half a minute).')
-	@$(INSTALL) --quiet --no-deps $(foreach each,$(COMPILED),--reinstall-package $(subst =, --editable ,$(each)))
+	@$(INSTALL) --quiet --no-deps $(foreach each,$(COMPILED),--reinstall-package $(subst =, --editable ,$(each))) \
+		|| { echo 'It runs without being compiled: NEBULA_PURE_PYTHON=1 make setup' >&2; exit 1; }
 	@.venv/bin/python -c 'from nebula_core import compiled; print(compiled.how())' >$@
 	@grep -qx '$(HOW)' $@ || echo 'There is no C compiler, or no Python.h: requests pass through pure Python, which costs about a quarter more CPU.' \
 		'On Debian and Ubuntu: apt install gcc libc6-dev python3-dev' >&2
 
-.venv/.dev: .venv/.setup | .venv/.compiled
+.venv/.dev: .venv/.setup
 	@echo 'Installing what the tests need (30 MB, unless cached).'
 	@$(INSTALL) --group dev
 	@touch $@

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ MYPY = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent",
 class Compile(BuildHookInterface[Any]):
     """`modules`: what is compiled, relative to the package's folder. `types`: a folder with packages that they import, if it is there."""
 
+    scratch: tempfile.TemporaryDirectory[str] | None = None
+
     def dependencies(self) -> list[str]:
         """What must be there at build time, beside what `pyproject.toml` says."""
         return [] if obstacle() else [REQUIREMENT]
@@ -38,14 +41,26 @@ class Compile(BuildHookInterface[Any]):
         if why := obstacle():
             self.app.display_warning(f"{self.metadata.name} runs as pure Python: {why}.")
             return
-        built = Path(self.root, "build", "mypyc", sys.implementation.cache_tag)
-        for library in compiled(modules, self.config.get("types", ""), built):
-            if version == "editable":
+        editable = version == "editable"
+        self.scratch = tempfile.TemporaryDirectory(prefix="nebula-compile-")  # the tree may be somebody else's, or built from twice at once
+        built = Path(self.root, "build", "mypyc", sys.implementation.cache_tag) if editable else Path(self.scratch.name)
+        try:
+            libraries = compiled(modules, self.config.get("types", ""), built)
+        except (Exception, SystemExit) as error:  # mypyc exits, and setuptools has errors of its own
+            advice = "NEBULA_PURE_PYTHON=1 installs it as pure Python"
+            raise RuntimeError(f"{self.metadata.name} could not be compiled: {error}. {advice}.") from error
+        for library in libraries:
+            if editable:
                 shutil.copy(library, Path(self.root, library.relative_to(built / "lib")))
             else:
                 build_data["force_include"][str(library)] = str(library.relative_to(built / "lib"))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what was needed until the wheel was written."""
+        if self.scratch is not None:
+            self.scratch.cleanup()
 
     def clean(self, versions: list[str]) -> None:
         """Remove what an editable install has put into the tree."""
@@ -66,10 +81,11 @@ def obstacle() -> str:
             check=True,
             capture_output=True,
         )
-    except FileNotFoundError:
-        return f"there is no C compiler {compiler[0]} (on Debian and Ubuntu: apt install gcc libc6-dev)"
-    except subprocess.CalledProcessError:
-        return "Python's headers are missing (on Debian and Ubuntu: apt install libc6-dev python3-dev)"
+    except OSError:
+        return f"there is no C compiler {compiler[0]} (on Debian and Ubuntu: apt install gcc libc6-dev; CC=… names another one)"
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines() or [""]
+        return f"{compiler[0]} cannot compile with Python.h (on Debian and Ubuntu: apt install libc6-dev python3-dev): {said[-1]}"
     return ""
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 
-@dataclass
 class Cache:
-    """A model of one engine's KV cache: its blocks with their bytes, the least recently used first."""
+    """A model of one engine's KV cache."""
 
-    blocks: OrderedDict[int, int] = field(default_factory=OrderedDict)
-    used: int = 0
-    """Bytes in all blocks."""
+    __slots__ = ("blocks", "used")
+
+    def __init__(self) -> None:
+        self.blocks: OrderedDict[int, int] = OrderedDict()
+        """Its blocks with their bytes, the least recently used first."""
+        self.used = 0
+        """Bytes in all blocks."""
 
 
 class PrefixIndex:
