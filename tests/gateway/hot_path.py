@@ -69,6 +69,7 @@ class Path:
         self.engine.endpoint.keep(self.engine)
         self.client = server.connection()
         self.client.connection_made(Wire())
+        self.outbox = server.services.outbox
         self.asked = 0
         self.counts = metrics
 
@@ -76,8 +77,10 @@ class Path:
         self.asked += 1
         body = BODY % (streamed, self.asked)
         feed(self.client, REQUEST % (len(body), body))
+        self.outbox.flush()
         for piece in pieces:
             feed(self.engine, piece)
+            self.outbox.flush()
 
     @property
     def answered(self) -> float:
@@ -118,7 +121,7 @@ def count(act: Callable[[Path], None]) -> float:
     return calls
 
 
-def main() -> None:
+async def main() -> None:
     few, many = (count(lambda path, events=events: path.ask(HEAD, *[CHUNK] * events, END)) for events in (10, 30))
     counted = {
         "json_request": count(lambda path: path.ask(ANSWER, streamed=b"false")),
@@ -129,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

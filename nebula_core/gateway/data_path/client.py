@@ -14,9 +14,9 @@ from nebula_core.gateway.data_path.answers import Answer
 from nebula_core.gateway.data_path.body import model_name
 from nebula_core.gateway.data_path.errors import Refused
 from nebula_core.gateway.data_path.http import CONTINUE, Request
+from nebula_core.gateway.data_path.outbox import BatchedTransport
 from nebula_core.gateway.data_path.relay import Exchange
 from nebula_core.gateway.data_path.request_reader import RequestReader
-from nebula_core.gateway.data_path.transport import Transport
 
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.services import Services
@@ -36,7 +36,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     __slots__ = ("_answered", "_dropped", "_exchange", "_held_back", "_reader", "_services", "_serving", "deadline", "paused", "transport")
 
-    transport: Transport
+    transport: BatchedTransport
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -60,8 +60,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
-        self.transport = transport
-        self.transport.set_write_buffer_limits(high=self._services.limits.write_high_bytes)
+        self.transport = BatchedTransport(transport, self._services.outbox)
+        self.transport.set_write_buffer_limits(self._services.limits.write_high_bytes)
         self._services.connections.add(self)
         self.deadline = self._services.now + self._services.keep_alive_s
 

@@ -12,7 +12,7 @@ from nebula_core.gateway.data_path import sse
 from nebula_core.gateway.data_path.answer_reader import AnswerHead
 from nebula_core.gateway.data_path.http import JOIN_BYTES, LAST_CHUNK, NO_BODY, Request
 from nebula_core.gateway.data_path.measures import Tokens
-from nebula_core.gateway.data_path.transport import Transport
+from nebula_core.gateway.data_path.outbox import BatchedTransport
 from nebula_core.gateway.data_path.usage import TAIL_BYTES, TAIL_PIECES, read_usage
 
 UNKNOWN: Tokens = (None, None, False)
@@ -39,7 +39,7 @@ class Delivery:
     )
 
     def __init__(
-        self, head: AnswerHead, length: bytes | None, request: Request, transport: Transport, draining: bool, hold_bytes: int
+        self, head: AnswerHead, length: bytes | None, request: Request, transport: BatchedTransport, draining: bool, hold_bytes: int
     ) -> None:
         self.status = status = head.status
         self.streams = head.streams

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nebula_core.gateway.data_path.answer_reader import AnswerHead
     from nebula_core.gateway.data_path.http import Request
     from nebula_core.gateway.data_path.limits import Limits
+    from nebula_core.gateway.data_path.outbox import Outbox
 
 FORGET_S = 60.0
 """An address that nothing was sent to for this long is forgotten: its replica is probably gone."""
@@ -25,9 +26,23 @@ FORGET_S = 60.0
 class Endpoint:
     """Where an engine listens, and the idle connections to it: the one used last is used next, so that surplus ones grow old."""
 
-    __slots__ = ("_host", "_port", "_tls", "_unread_bytes", "host_line", "idle", "known_heads", "limit", "open", "prefix", "url", "used_at")
+    __slots__ = (
+        "_host",
+        "_port",
+        "_tls",
+        "_unread_bytes",
+        "host_line",
+        "idle",
+        "known_heads",
+        "limit",
+        "open",
+        "outbox",
+        "prefix",
+        "url",
+        "used_at",
+    )
 
-    def __init__(self, url: str, limit: int, unread_bytes: int, tls: Callable[[], ssl.SSLContext], now: float) -> None:
+    def __init__(self, url: str, limit: int, unread_bytes: int, tls: Callable[[], ssl.SSLContext], outbox: Outbox, now: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not the base URL of an engine, such as http://10.0.0.5:8000")
@@ -42,6 +57,7 @@ class Endpoint:
         self.idle: list[EngineConnection] = []
         self.limit = limit
         self.open = 0
+        self.outbox = outbox
         self.used_at = now
 
     def request_head(self, request: Request, api_key: str, length: int) -> bytes:
@@ -77,8 +93,8 @@ class Endpoint:
 class Pool:
     """All endpoints that requests were sent to lately."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, outbox: Outbox) -> None:
+        self._limits, self._outbox = limits, outbox
         self._endpoints: dict[str, Endpoint] = {}
         self._now = 0.0
         self._tls = cache(ssl.create_default_context)  # made when first needed, for reading the system's authorities takes 20 ms
@@ -88,7 +104,9 @@ class Pool:
         endpoint = self._endpoints.get(url)
         if endpoint is None:
             limits = self._limits
-            endpoint = self._endpoints[url] = Endpoint(url, limits.idle_engine_connections, limits.unread_bytes, self._tls, self._now)
+            endpoint = self._endpoints[url] = Endpoint(
+                url, limits.idle_engine_connections, limits.unread_bytes, self._tls, self._outbox, self._now
+            )
         return endpoint
 
     def sweep(self, now: float) -> None:

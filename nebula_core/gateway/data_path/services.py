@@ -12,6 +12,7 @@ from nebula_core.gateway.data_path.http import Request
 from nebula_core.gateway.data_path.known_heads import KnownHeads
 from nebula_core.gateway.data_path.limits import Limits
 from nebula_core.gateway.data_path.measures import Measures
+from nebula_core.gateway.data_path.outbox import Outbox
 from nebula_core.gateway.data_path.pool import Pool
 from nebula_core.gateway.data_path.retries import Retries
 from nebula_core.gateway.data_path.waiting import WaitingRoom
@@ -45,7 +46,8 @@ class Services:
         self.retries = Retries(retry, self.measures, metrics, clock)
         self.room = WaitingRoom(router.table, settings, metrics, clock)
         self.cors = Cors(settings.cors_origins)
-        self.pool = Pool(limits)
+        self.outbox = Outbox()
+        self.pool = Pool(limits, self.outbox)
         self.clock = clock
         """Monotonic seconds, exact."""
         self.now = clock()

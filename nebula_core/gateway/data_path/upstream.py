@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nebula_core.gateway.data_path.answer_reader import AnswerReader, BadAnswerError
 from nebula_core.gateway.data_path.http import JOIN_BYTES
-from nebula_core.gateway.data_path.transport import Transport
+from nebula_core.gateway.data_path.outbox import BatchedTransport
 
 if TYPE_CHECKING:
     from nebula_core.gateway.data_path.pool import Endpoint
@@ -48,7 +48,7 @@ class EngineConnection(asyncio.BufferedProtocol):
 
     __slots__ = ("_receiver", "answer", "answered", "endpoint", "idle_since", "reused", "transport")
 
-    transport: Transport
+    transport: BatchedTransport
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -91,7 +91,7 @@ class EngineConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """The engine has accepted."""
-        self.transport = transport
+        self.transport = BatchedTransport(transport, self.endpoint.outbox)
         self.endpoint.open += 1
 
     def get_buffer(self, sizehint: int) -> memoryview:
