@@ -44,6 +44,38 @@ class Wire:
     def get_write_buffer_size(self) -> int:
         return 5
 
+    def get_extra_info(self, name: str) -> str:
+        return f"the {name}"
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Unread(Wire):
+    """One whose other end reads nothing."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.protocol.pause_writing()
+
+
+def connect(running, wire: Wire):
+    wire.protocol = running.server.connection()
+    wire.protocol.connection_made(wire)
+    return wire.protocol
+
+
+def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+    protocol.get_buffer(-1)[: len(data)] = data
+    protocol.buffer_updated(len(data))
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nhost: g\r\n\r\n"
+CHAT = b'POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n{"model":"m"}'
+
 
 async def turn() -> None:
     await asyncio.sleep(0)
@@ -138,11 +170,10 @@ async def test_one_that_cannot_be_written_to_costs_itself_alone(caplog):
     wires[1].fault = RuntimeError("broken")
     await turn()
     assert [wire.done for wire in wires] == [[b"hello"], ["aborted"], [b"hello"]]
-    assert "could not be written to" in caplog.text
+    assert "the connection with the peername could not be written to" in caplog.text
 
 
 async def test_a_write_that_follows_from_a_write_goes_out_too():
-    """As when a client that had not read catches up while it is written to, and its next request is answered."""
     outbox, wire, other = Outbox(), Wire(), Wire()
     transport, next_one = BatchedTransport(wire, outbox), BatchedTransport(other, outbox)
 
@@ -157,3 +188,26 @@ async def test_a_write_that_follows_from_a_write_goes_out_too():
     await turn()
     await turn()
     assert (wire.done, other.done) == ([b"first", b"second"], [b"another's"])
+
+
+@pytest.mark.parametrize("first", [HEALTH, CHAT], ids=["answered here", "answered by an engine"])
+async def test_a_pipelined_request_waits_until_the_answer_before_it_is_taken(gateway, engine, until, first):
+    running = await gateway((await engine()).url)
+    wire = Unread()
+    client = connect(running, wire)
+    feed(client, first + HEALTH)
+    await until(lambda: wire.done)
+    await turn()
+    assert len(wire.done) == 1
+    client.resume_writing()
+    await until(lambda: len(wire.done) == 2)
+    client.connection_lost(None)
+
+
+async def test_a_client_that_ends_its_direction_gets_what_was_answered_before(gateway):
+    wire = Wire()
+    client = connect(await gateway(), wire)
+    feed(client, HEALTH)
+    client.eof_received()
+    assert wire.done[0].startswith(b"HTTP/1.1 ")
+    client.connection_lost(None)

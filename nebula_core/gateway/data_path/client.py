@@ -86,6 +86,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The client sends no more: it has gone, for HTTP clients do not half-close."""
+        self.transport.flush()
         self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -151,6 +152,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             except Exception:  # a fault here must cost one request, and neither its charge nor the worker
                 logger.exception("request %s failed", request.request_id.decode())
                 self._crash(request)
+            if ready:
+                self.transport.flush()  # whether the client reads its answer decides whether the next request is begun
         self._serving = False
         if ready:
             self._hold_back()
@@ -207,6 +210,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._serving:
             return
         if self._held_back:
+            self.transport.flush()  # as in `_serve`
             self._serve()
         elif self._reader.request is not None:
             self._invite_body()
