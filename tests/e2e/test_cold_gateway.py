@@ -52,6 +52,7 @@ def test_a_gateway_serves_from_its_last_table_until_the_store_is_back(make_nebul
     assert "serving by the last routing table" in said(gateway)
     assert whole.chat("m").status_code == 200, "who was there before the store went away serves on"
 
+    eventually(lambda: not whole.status()["store"]["connected"], 30)  # else "connected" below could be from before the outage
     etcd.start()
     etcd.wait_ready()
     eventually(lambda: whole.status()["store"]["connected"], 30)
