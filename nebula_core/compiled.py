@@ -13,6 +13,13 @@ def how() -> str:
     return "compiled" if spec is not None and spec.origin is not None and spec.origin.endswith(tuple(EXTENSION_SUFFIXES)) else "pure Python"
 
 
+def warning(package: Path = Path(__file__).parent) -> str:
+    """What somebody who works on Nebula must hear when it starts; empty if what runs is what the sources say, and for a wheel."""
+    changed = outdated(package) if package.with_name("hatch_build.py").exists() else []
+    names = ", ".join(str(source.relative_to(package.parent)) for source in changed)
+    return f"changed since it was compiled, and runs as it was then: {names}; `make setup` compiles it anew" if names else ""
+
+
 def outdated(folder: Path) -> list[Path]:
     """Sources below `folder` that were changed or removed since they were compiled in place: what runs is not what they say.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from nebula_core import startup
+from nebula_core import compiled, startup
 from nebula_core.admin import token
 from nebula_core.admin.api import make_app
 from nebula_core.admin.server import AdminServer, bind
@@ -138,6 +138,8 @@ def _introduce(app: App, roles: Set[Role]) -> None:
     info = app.metrics.gauge("nebula_build_info", "1; the labels tell what runs in this process.", ("version", "role"))
     for role in roles:
         info.labels(VERSION, role.value).set(1)
+    if outdated := compiled.warning():
+        logging.getLogger("nebula").warning(outdated)
 
 
 async def _say_ready(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nebula_core.compiled import outdated
+from nebula_core.compiled import outdated, warning
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (ROOT, ROOT / "plugins/nebula-strategy-prefix")
@@ -56,11 +56,26 @@ def test_compiling_can_be_turned_off(hook, monkeypatch):
     assert "NEBULA_PURE_PYTHON" in hook.obstacle()
 
 
-def test_sources_changed_or_removed_since_they_were_compiled_are_outdated(tmp_path):
-    for name, age in (("kept", 2), ("changed", 0), ("removed", 0)):
-        (tmp_path / f"{name}{EXTENSION_SUFFIXES[0]}").touch()
-        os.utime(tmp_path / f"{name}{EXTENSION_SUFFIXES[0]}", (100, 100))
-        if name != "removed":
-            (tmp_path / f"{name}.py").touch()
-            os.utime(tmp_path / f"{name}.py", (101 - age, 101 - age))
-    assert {source.name for source in outdated(tmp_path)} == {"changed.py", "removed.py"}
+@pytest.fixture
+def package(tmp_path):
+    """Three modules in a folder, compiled at second 100; one was changed since, and one removed."""
+    package = tmp_path / "package"
+    package.mkdir()
+    for name, written in (("kept", 99), ("changed", 101), ("removed", None)):
+        (package / f"{name}{EXTENSION_SUFFIXES[0]}").touch()
+        os.utime(package / f"{name}{EXTENSION_SUFFIXES[0]}", (100, 100))
+        if written is not None:
+            (package / f"{name}.py").touch()
+            os.utime(package / f"{name}.py", (written, written))
+    return package
+
+
+def test_sources_changed_or_removed_since_they_were_compiled_are_outdated(package):
+    assert {source.name for source in outdated(package)} == {"changed.py", "removed.py"}
+
+
+def test_a_tree_under_development_warns_of_them_and_an_installed_package_does_not(package):
+    assert warning(package) == ""
+    package.with_name("hatch_build.py").touch()
+    assert "package/changed.py" in warning(package)
+    assert "kept" not in warning(package)
