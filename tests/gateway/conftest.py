@@ -6,9 +6,9 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import pytest
 import uvloop
@@ -24,8 +24,8 @@ from nebula_core.router.routes import ModelRoute, Route
 from nebula_core.router.table import RoutingTable
 from nebula_core.settings import GatewaySettings
 from nebula_core.snapshots import Sample
-
-OK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
+from nebula_core.testing import scripted_engine
+from nebula_core.testing.scripted_engine import OK, ScriptedEngine, Seen
 
 
 def pytest_asyncio_loop_factories():
@@ -57,70 +57,6 @@ class LeastLoaded(Strategy):
 
     def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick:
         return Pick(min(candidates, key=lambda candidate: candidate.load), "least_loaded")
-
-
-@dataclass
-class Seen:
-    """One request as an engine got it."""
-
-    head: bytes
-    body: bytes
-
-    @property
-    def line(self) -> bytes:
-        return self.head.split(b"\r\n")[0]
-
-    def field(self, name: bytes) -> list[bytes]:
-        pairs = (line.partition(b":") for line in self.head.split(b"\r\n")[1:])
-        return [value.strip() for key, _, value in pairs if key.lower() == name]
-
-
-@dataclass
-class Engine:
-    """A server whose answers a test writes byte by byte."""
-
-    script: Callable[[Engine, asyncio.StreamReader, asyncio.StreamWriter, Seen], Awaitable[None]]
-    seen: list[Seen] = field(default_factory=list)
-    connections: int = 0
-    open: int = 0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """A client went away while its answer was under way."""
-    url: str = ""
-    server: asyncio.Server | None = None
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self.open += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                seen = Seen(head, b"")
-                seen.body = await reader.readexactly(int((seen.field(b"content-length") or [b"0"])[0]))
-                self.seen.append(seen)
-                await self.script(self, reader, writer, seen)
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            self.open -= 1
-            writer.close()
-
-    async def until_gone(self, reader: asyncio.StreamReader) -> None:
-        """Wait until the gateway closes the connection."""
-        with suppress(OSError):
-            await reader.read()
-        self.gone.set()
-        raise ConnectionResetError
-
-
-def replies(answer: bytes):
-    """A script that always sends these bytes."""
-
-    async def script(engine, reader, writer, seen):
-        writer.write(answer)
-        await writer.drain()
-
-    return script
 
 
 @dataclass
@@ -230,26 +166,8 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 def engine(stack: AsyncExitStack):
     """Start an engine that answers as a script says: bytes, or a coroutine function."""
 
-    async def start(script=OK, port: int = 0, ssl=None) -> Engine:
-        engine = Engine(replies(script) if isinstance(script, bytes) else script)
-
-        async def serve(reader, writer):
-            task = asyncio.current_task()
-            engine.tasks.add(task)
-            task.add_done_callback(engine.tasks.discard)
-            await engine.serve(reader, writer)
-
-        engine.server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=ssl)
-        engine.url = f"{'https' if ssl else 'http'}://127.0.0.1:{engine.server.sockets[0].getsockname()[1]}"
-
-        async def stop() -> None:
-            engine.server.close()
-            for task in tuple(engine.tasks):
-                task.cancel()
-            await asyncio.gather(*engine.tasks, return_exceptions=True)
-
-        stack.push_async_callback(stop)
-        return engine
+    async def start(script=OK, port: int = 0, ssl=None) -> ScriptedEngine:
+        return await stack.enter_async_context(scripted_engine.running(script, port, ssl))
 
     return start
 

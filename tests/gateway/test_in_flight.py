@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nebula_core.router.routes import ModelRoute, Route
+from nebula_core.testing.scripted_engine import SSE
 
 pytestmark = pytest.mark.asyncio
 
 JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n"
-SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b'f\r\ndata: {"n":1}\n\n\r\n'
 END = b"0\r\n\r\n"
 ENGINE = {

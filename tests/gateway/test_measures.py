@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from nebula_core.gateway.data_path.measures import SECONDS, TOKEN_SECONDS, Measures, token_s
 from nebula_core.metrics import Metrics
+from nebula_core.testing.scripted_engine import EVENT, SSE, chunk
 
-SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-EVENT = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
 SEED_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30)
 
 seconds = st.floats(0, 1000)
@@ -28,10 +27,6 @@ outcomes = st.fixed_dictionaries(
         "streamed": st.booleans(),
     }
 )
-
-
-def chunk(piece: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 
 def observed(gateway, name: str) -> int:

@@ -10,12 +10,9 @@ import random
 import openai
 import pytest
 
+from nebula_core.testing.scripted_engine import DONE, SSE, chunk
+
 pytestmark = pytest.mark.asyncio
-SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-def chunk(data):
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def event(text):
@@ -47,7 +44,7 @@ async def talk(engine, reader, writer, seen):
     for text in ("hel", "lo"):
         writer.write(chunk(event(text)))
         await writer.drain()
-    writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+    writer.write(chunk(DONE) + b"0\r\n\r\n")
 
 
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -16,14 +16,12 @@ from nebula_core import Context, Retry
 from nebula_core.gateway.data_path.retries import retry_after_s
 from nebula_core.gateway.feed import model_route
 from nebula_core.router.routes import ModelRoute, Route
+from nebula_core.testing.scripted_engine import EVENT, SSE, chunk
 from nebula_core.types import ModelRequest
 
 pytestmark = pytest.mark.asyncio
 
-OK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
 BUSY = b"HTTP/1.1 503 Busy\r\nx-own: 1\r\ncontent-length: 4\r\n\r\nbusy"
-SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-EVENT = b'data: {"choices":[]}\n\n'
 
 
 def backoff(**settings) -> Backoff:
@@ -111,7 +109,7 @@ async def test_the_body_is_kept_until_the_first_body_byte_and_no_longer(gateway,
     async def script(engine, reader, writer, seen):
         writer.write(SSE)
         await step.wait()
-        writer.write(b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
+        writer.write(chunk(EVENT))
         await engine.until_gone(reader)
 
     upstream = await engine(script)

@@ -10,12 +10,9 @@ import pytest
 
 from nebula_core.gateway.data_path.relay import Exchange
 from nebula_core.router.routes import ModelRoute, Route
+from nebula_core.testing.scripted_engine import DONE, EVENT, sse
 
 pytestmark = pytest.mark.asyncio
-
-CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-EVENT = b'data: {"choices":[]}\n\n'
-STREAM = CHUNKED + b"%x\r\n%b\r\n" % (len(EVENT), EVENT) + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
 def model(*urls: str, uid: str = "m", incarnation: int = 1, **fields) -> ModelRoute:
@@ -77,11 +74,11 @@ async def test_they_spread_over_the_replicas_that_are_ready(gateway, engine):
 
 
 async def test_a_stream_waits_like_any_other(gateway, engine):
-    upstream, running = await engine(STREAM), await gateway()
+    upstream, running = await engine(sse(EVENT, DONE)), await gateway()
     [client] = await asking(running, b'{"model":"m","stream":true}')
     running.table.update([model(upstream.url)])
     answer = await client.answer()
-    assert (answer.status, answer.body) == (200, EVENT + b"data: [DONE]\n\n")
+    assert (answer.status, answer.body) == (200, EVENT + DONE)
 
 
 async def test_a_change_that_brings_no_replica_lets_nobody_go(gateway, engine):

@@ -1,0 +1,79 @@
+"""Clients that leave, read slowly, or stop reading."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nebula_core.testing.scripted_engine import EVENT, SSE, chunk, sends
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.mark.parametrize("parts", [(), (SSE,), (SSE, chunk(EVENT))])
+@pytest.mark.parametrize("ending", ["close", "reset", "half-close"])
+async def test_a_client_that_leaves_cancels_its_request_at_the_engine(gateway, engine, parts, ending, until):
+    upstream = await engine(sends(*parts))
+    running = await gateway(upstream.url)
+    client = await running.connect()
+    client.post()
+    await until(lambda: upstream.seen)
+    {"close": client.writer.close, "reset": client.writer.transport.abort, "half-close": client.writer.write_eof}[ending]()
+    await asyncio.wait_for(upstream.gone.wait(), 5)
+    await running.at_rest()
+    assert running.count("nebula_request_total", "499") + running.count("nebula_request_total", "200") == 1
+
+
+async def test_a_client_that_leaves_while_the_engine_is_connected_to_leaks_nothing(gateway, mute_url, until):
+    running = await gateway(mute_url, connect_timeout_s=30)
+    client = await running.connect()
+    client.post()
+    await until(lambda: running.charged)
+    client.writer.transport.abort()
+    await running.at_rest()
+    assert running.server.services.tasks == set()
+
+
+async def test_a_client_that_reads_slowly_holds_its_engine_back(gateway, engine):
+    sent = 0
+
+    async def script(engine, reader, writer, seen):
+        nonlocal sent
+        writer.write(SSE)
+        for _ in range(2000):
+            writer.write(chunk(EVENT * 500))
+            await writer.drain()
+            sent += 1
+        writer.write(b"0\r\n\r\n")
+
+    running = await gateway((await engine(script)).url)
+    client = await running.connect()
+    client.writer.transport.pause_reading()
+    client.post()
+    before = -1
+    async with asyncio.timeout(20):
+        while sent != before or not sent:
+            before = sent
+            await asyncio.sleep(0.2)
+    connection = next(iter(running.server.services.connections))
+    assert sent < 2000
+    assert connection.transport.get_write_buffer_size() < 600_000
+    client.writer.transport.resume_reading()
+    assert len((await client.answer()).body) == 2000 * 500 * len(EVENT)
+    await running.at_rest()
+
+
+async def test_a_client_that_stops_reading_is_given_up(gateway, engine, until):
+    async def script(engine, reader, writer, seen):
+        writer.write(SSE)
+        for _ in range(2000):
+            writer.write(chunk(EVENT * 500))
+            await writer.drain()
+
+    running = await gateway((await engine(script)).url, idle_timeout_s=0.3)
+    client = await running.connect()
+    client.writer.transport.pause_reading()
+    client.post()
+    await until(lambda: running.charged)
+    await running.at_rest()
