@@ -14,7 +14,7 @@ from nebula_core import ModelRequest
 from nebula_core.testing.engine import free_address, started, until_ready
 from nebula_core.testing.polling import eventually
 
-HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
+HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, "temperature": 0, "ignore_eos": True}
 
 
 @asynccontextmanager
@@ -73,7 +73,7 @@ async def logprobs_schemas_and_embeddings_work(engine):
     assert len(answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 2
     schema = {"type": "object", "properties": {"hour": {"type": "integer"}}, "required": ["hour"]}
     form = {"type": "json_schema", "json_schema": {"name": "time", "schema": schema}}
-    asked = {**HELLO, "response_format": form, "max_tokens": 40, "temperature": 0}
+    asked = {**HELLO, "response_format": form, "max_tokens": 40, "ignore_eos": False}
     answer = (await engine.http.post("/v1/chat/completions", json=asked)).json()
     assert re.match(r'\s*{\s*"hour"\s*:\s*-?\d', answer["choices"][0]["message"]["content"])  # the grammar allows any white space
     answer = (await engine.http.post("/v1/embeddings", json={"input": ["one", "two"]})).json()
