@@ -21,6 +21,7 @@ from nebula_core.gateway.ledger import Ledger, Replica
 from nebula_core.gateway.peer_link import Report
 from nebula_core.gateway.sockets import short_name
 from nebula_core.gateway.traffic import Counts, counts
+from nebula_core.gateway.unfinished import Unfinished
 from nebula_core.gateway.worker_link import WorkerLink
 from nebula_core.gateway.worker_metrics import WorkerMetrics
 from nebula_core.interfaces import Explanation
@@ -65,6 +66,7 @@ class WorkerHub:
         self._workers: set[WorkerLink] = set()
         self._ledger = Ledger()
         self._awaited = Awaited()
+        self._unfinished = Unfinished()
         self._applied: dict[int, int] = {}
         """Slot → revision that its worker routes by, also while that is not connected."""
         self._metrics = WorkerMetrics()
@@ -177,6 +179,8 @@ class WorkerHub:
         sharing = self._several or report is not None
         if sharing != self._sharing:
             self._sharing = sharing
+            for worker in self._own():
+                self._unfinished.end(worker, time.monotonic())  # it tells no more of what it has told of, or will soon begin anew
             self._tell_others(None, link.ShareEvents(sharing))
 
     def first_report(self) -> Report:
@@ -191,12 +195,15 @@ class WorkerHub:
         if report.failures:
             self._tell_others(None, link.Suspects(report.failures))
         if report.events:
+            self._unfinished.note(peer, report.events)
             self._tell_others(None, link.Events(report.events))
 
     def forget_peer(self, peer: object) -> None:
         """The other gateway is gone, and its requests with it."""
         self._ledger.forget(peer)
         self._tell_charges()
+        if ended := self._unfinished.end(peer, time.monotonic()):
+            self._tell_others(None, link.Events(ended))
 
     # --- one worker -----------------------------------------------------------------------------------------------------------
 
@@ -255,8 +262,10 @@ class WorkerHub:
                 self._tell_others(worker, link.Suspects(replicas))
                 self._gather(self._failures, replicas)
             case link.Events(events):
-                self._tell_others(worker, message)
-                self._gather(self._events, events)
+                self._unfinished.note(worker, events)
+                self._pass_on(worker, events)
+            case link.EventsLost():
+                self._pass_on(worker, self._unfinished.end(worker, time.monotonic()))
             case link.MetricsReport(families):
                 self._metrics.report(worker.process, families)
             case link.Explanations():
@@ -267,6 +276,11 @@ class WorkerHub:
             if other is not worker:
                 other.send(message)
 
+    def _pass_on(self, worker: WorkerLink, events: tuple[RouteEvent, ...]) -> None:
+        if events:
+            self._tell_others(worker, link.Events(events))
+            self._gather(self._events, events)
+
     def _gather(self, waiting: list[_T], news: Iterable[_T]) -> None:
         if self._report is not None:
             waiting.extend(news)
@@ -276,6 +290,7 @@ class WorkerHub:
         self._workers.discard(worker)
         worker.left()
         self._ledger.forget(worker)
+        self._pass_on(worker, self._unfinished.end(worker, time.monotonic()))
         self._awaited.forget(worker)
         self._metrics.left(worker.process)
         self.changed.set()

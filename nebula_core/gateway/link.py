@@ -1,6 +1,6 @@
 """What the control process and a gateway worker say to each other over their Unix socket.
 
-    worker → control: Hello, Applied, Charges, Waiting, Failures, Events, MetricsReport, Explanations
+    worker → control: Hello, Applied, Charges, Waiting, Failures, Events, EventsLost, MetricsReport, Explanations
     control → worker: Welcome, ShareEvents, Table, Stats, ChargesElsewhere, Suspects, Events, Explain, Retire
 
 Frames are a 4-byte big-endian length and a MessagePack body. Charges are counts, not differences; a new
@@ -135,7 +135,11 @@ class Events(msgspec.Struct, frozen=True, tag=True):
     events: tuple[RouteEvent, ...]
 
 
-Up = Hello | Applied | Charges | Waiting | Failures | Events | MetricsReport | Explanations
+class EventsLost(msgspec.Struct, frozen=True, tag=True):
+    """The worker could not tell some of its events, the end of requests perhaps among them."""
+
+
+Up = Hello | Applied | Charges | Waiting | Failures | Events | EventsLost | MetricsReport | Explanations
 Down = Welcome | ShareEvents | Table | Stats | ChargesElsewhere | Suspects | Events | Explain | Retire
 
 _encoder = msgspec.msgpack.Encoder()

@@ -28,11 +28,12 @@ class Reporter:
         self._router, self._metrics, self._room = router, metrics, room
         self._charged: set[Candidate] = set()
         self._told: tuple[object, ...] = ()
+        self._events_lost = False
 
     async def run(self, writer: asyncio.StreamWriter) -> None:
         """Report over this connection until it ends. A new connection is told everything."""
         self._router.touched.update(self._charged)
-        self._told = ()
+        self._told, self._events_lost = (), False
         if self._room is not None:
             self._room.tell_again()
         turn = 0
@@ -70,16 +71,20 @@ class Reporter:
             link.write(writer, link.Failures(tuple(failures)))
 
     def _tell_events(self, writer: asyncio.StreamWriter) -> None:
+        if self._events_lost:
+            self._events_lost = False
+            link.write(writer, link.EventsLost())
         if self._router.shared:
             events, self._router.shared = self._router.shared, []
             if lasting := worth_telling(events):
                 link.write(writer, link.Events(lasting))
 
     def _drop_events(self) -> None:
-        """What nobody reads is not kept: strategies can do without, and the memory is needed."""
+        """What nobody reads is not kept, for the memory is needed. Strategies can do without, if they are told so."""
         self._router.failures.clear()
         if self._router.shared:
             self._router.shared.clear()
+            self._events_lost = True
 
     def _tell_metrics(self, writer: asyncio.StreamWriter) -> None:
         snapshot = self._metrics.snapshot()

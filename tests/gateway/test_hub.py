@@ -10,7 +10,8 @@ import pytest
 
 from nebula_core.gateway import link
 from nebula_core.gateway.hub import WorkerHub
-from nebula_core.gateway.report import Reporter
+from nebula_core.gateway.peer_link import Report
+from nebula_core.gateway.report import MOST_UNSENT, Reporter
 from nebula_core.gateway.sockets import short_name
 from nebula_core.interfaces import Considered, Explanation
 from nebula_core.metrics import Metrics
@@ -138,6 +139,64 @@ async def test_each_worker_hears_of_the_others_charges_and_of_lost_replicas(hub,
     first.writer.close()
     assert await second.next_of(link.ChargesElsewhere) == link.ChargesElsewhere((("m", "0", 0),))
     await until(lambda: not +hub.in_flight())
+
+
+def event(kind: str, request_id: str) -> RouteEvent:
+    return RouteEvent(kind=kind, model_uid="m", replica_id="0", incarnation=1, request_id=request_id, at=1.0)
+
+
+def ended(message: link.Events) -> set[tuple[str, str]]:
+    return {(event.kind, event.request_id) for event in message.events}
+
+
+async def test_the_requests_of_a_worker_that_dies_are_ended_for_all_who_heard_of_them(hub, connect, until):
+    reports = []
+    hub.report_to(reports.append)
+    hub.publish_table(TABLE, 7)
+    dying, other = await connect(slot=0), await connect(slot=1, pid=2)
+    dying.tell(link.Events((event("charged", "over"), event("finished", "over"), event("charged", "answered"))))
+    dying.tell(link.Events((event("first_token", "answered"), event("charged", "waits"))))
+    await other.next_of(link.Events)
+    await other.next_of(link.Events)
+    dying.writer.close()
+    assert ended(await other.next_of(link.Events)) == {("failed", "answered"), ("failed", "waits")}
+    await until(lambda: [each.kind for report in reports for each in report.events].count("failed") == 2)
+
+
+async def test_the_requests_of_a_gateway_that_is_gone_are_ended_for_the_workers(hub, connect):
+    hub.publish_table(TABLE, 7)
+    worker = await connect()
+    await worker.next_of(link.Stats)
+    hub.take_from_peer("peer", Report(0.0, events=(event("charged", "r"),)))
+    await worker.next_of(link.Events)
+    hub.forget_peer("peer")
+    assert ended(await worker.next_of(link.Events)) == {("failed", "r")}
+
+
+class FullWriter:
+    """A connection whose other side does not read, as long as `unsent` says so."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.unsent, self.transport = MOST_UNSENT, self
+        self.write, self.is_closing = writer.write, writer.is_closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+
+async def test_a_worker_whose_events_are_not_read_has_its_requests_ended_once_they_are(hub, connect, until):
+    hub.publish_table(TABLE, 7)
+    worker, other = await connect(slot=0), await connect(slot=1, pid=2)
+    await other.next_of(link.Stats)
+    worker.tell(link.Events((event("charged", "r"),)))
+    await other.next_of(link.Events)
+    router, writer = FakeRouter(), FullWriter(worker.writer)
+    router.shared = [event("finished", "r")]
+    reporting = asyncio.create_task(Reporter(router, Metrics()).run(writer))
+    await until(lambda: not router.shared)
+    writer.unsent = 0
+    assert ended(await other.next_of(link.Events)) == {("failed", "r")}
+    reporting.cancel()
 
 
 async def test_several_workers_are_asked_for_what_strategies_learn_and_a_single_one_is_not(stack, tmp_path):
