@@ -66,6 +66,7 @@ from nebula_core.router.blocks import PrefixBlocks
 from nebula_core.router.candidate import Candidate
 from nebula_core.router.events import Pick, RouteEvent, RouteRequest
 from nebula_core.router.routes import Route
+from nebula_core.router.turns import Turns
 from nebula_core.snapshots import Family, Sample, Snapshot
 from nebula_core.types import EndpointStats, GpuProcess, GpuStatus, ModelRequest, ReplicaSpec
 from nebula_core.windows import Window
@@ -138,6 +139,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "Strategy",
+    "Turns",
     "Unchanged",
     "Window",
     "Write",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,6 +21,22 @@ def make_candidates(count: int) -> list[Candidate]:
         Candidate(Route(model_uid="m", replica_id=str(i), assignment_version="a", incarnation=1, url=f"http://127.0.0.1:{18000 + i}"))
         for i in range(count)
     ]
+
+
+def picked_by_models_in_turn(strategy: Strategy, sizes: Sequence[int], stats: EndpointStats | None = None) -> Counter[tuple[int, str]]:
+    """How often each replica was picked, by (model, replica), where models of these sizes get short requests one after the other.
+
+    All replicas are idle and report the same stats. Whoever lets equals take turns picks each of a model's replicas equally often.
+    """
+    fleets, picked = [make_candidates(size) for size in sizes], Counter[tuple[int, str]]()
+    for candidate in (candidate for fleet in fleets for candidate in fleet):
+        candidate.set_stats(stats or EndpointStats())
+    for _ in range(12):
+        for number, fleet in enumerate(fleets):
+            pick = strategy.select(RouteRequest("r", str(number), "/v1/completions", b"{}"), fleet)
+            assert pick is not None
+            picked[number, pick.candidate.route.replica_id] += 1
+    return picked
 
 
 class StrategyContract(ABC):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from nebula_core import Candidate, Context, Pick, PluginSettings, Provider, RouteRequest, Strategy, hookimpl
+from nebula_core import Candidate, Context, Pick, PluginSettings, Provider, RouteRequest, Strategy, Turns, hookimpl
 
 
 class HitRateSettings(PluginSettings):
@@ -31,32 +31,32 @@ class HitRate(Strategy):
         self._missing = context.metrics.counter(
             "nebula_strategy_hit_rate_missing_total", "Decisions left to the fallback, because no engine reports a prefix cache hit rate."
         ).labels()
-        self._told = False
-        self._turn = 0
+        self._told: set[str] = set()
+        self._turns = Turns()
 
     def select(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Pick | None:
         """The candidate with the highest hit rate, or the lowest load; `None` if no engine reports a hit rate."""
         rates = [candidate.stats.prefix_cache_hit_rate for candidate in candidates]
         known = [rate for rate in rates if rate is not None]
         if not known:
-            self._hand_over(candidates[0].route.model_uid)
+            self._hand_over(request.model_uid)
             return None
         best = max(known)
         if best < self._threshold:
-            return Pick(self._least_loaded(candidates), "least_pending")
-        return Pick(self._least_loaded([c for c, rate in zip(candidates, rates, strict=True) if rate == best]), "hit_rate")
+            return Pick(self._least_loaded(request.model_uid, candidates), "least_pending")
+        highest = [candidate for candidate, rate in zip(candidates, rates, strict=True) if rate == best]
+        return Pick(self._least_loaded(request.model_uid, highest), "hit_rate")
 
-    def _least_loaded(self, candidates: Sequence[Candidate]) -> Candidate:
-        self._turn += 1
-        start = self._turn % len(candidates)
+    def _least_loaded(self, model_uid: str, candidates: Sequence[Candidate]) -> Candidate:
+        start = self._turns.next(model_uid, len(candidates))
         return min([*candidates[start:], *candidates[:start]], key=lambda candidate: candidate.load)
 
     def _hand_over(self, model_uid: str) -> None:
         self._missing.inc()
-        if not self._told:
-            self._told = True
+        if model_uid not in self._told:
+            self._told.add(model_uid)
             self._logger.warning(
-                "hit_rate: no replica of %s reports a prefix cache hit rate, so that [router] fallback decides; this is said once",
+                "hit_rate: no replica of %s reports a prefix cache hit rate, so that [router] fallback decides; said once for each model",
                 model_uid,
             )
 

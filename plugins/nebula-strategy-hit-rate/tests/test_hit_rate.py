@@ -7,7 +7,7 @@ from nebula_strategy_hit_rate import HitRate, HitRateSettings, nebula_register_s
 from pydantic import ValidationError
 
 from nebula_core import Candidate, Context, EndpointStats, RouteRequest
-from nebula_core.testing.strategy import StrategyContract, make_candidates
+from nebula_core.testing.strategy import StrategyContract, make_candidates, picked_by_models_in_turn
 
 REQUEST = RouteRequest("r", "m", "/v1/chat/completions", b"{}")
 
@@ -47,6 +47,12 @@ def test_below_the_threshold_the_lowest_load_wins():
 def test_equals_take_turns():
     strategy, replicas = HitRate(context(), HitRateSettings()), fleet(0.1, 0.1, 0.1)
     assert {strategy.select(REQUEST, replicas).candidate.route.replica_id for _ in range(3)} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 1), (4, 2)])
+def test_the_equals_of_each_model_take_turns_by_themselves(sizes):
+    picked = picked_by_models_in_turn(HitRate(context(), HitRateSettings()), sizes, EndpointStats(prefix_cache_hit_rate=0.5))
+    assert picked == {(number, str(replica)): 12 // size for number, size in enumerate(sizes) for replica in range(size)}
 
 
 def test_a_fleet_without_the_signal_hands_over_and_says_so_once(caplog):

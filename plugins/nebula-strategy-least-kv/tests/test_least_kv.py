@@ -1,11 +1,12 @@
 import logging
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nebula_strategy_least_kv import LeastKv, nebula_register_strategies
 
 from nebula_core import Candidate, Context, EndpointStats, PluginSettings, RouteRequest
-from nebula_core.testing.strategy import StrategyContract, make_candidates
+from nebula_core.testing.strategy import StrategyContract, make_candidates, picked_by_models_in_turn
 
 REQUEST = RouteRequest("r", "m", "/v1/chat/completions", b"{}")
 
@@ -47,6 +48,19 @@ def test_shares_are_compared_where_one_engine_knows_no_bytes():
 def test_equally_used_caches_go_by_load():
     replicas = fleet(EndpointStats(kv_cache_usage=0.0), EndpointStats(kv_cache_usage=0.0))
     replicas[0].charge()
+    assert LeastKv(context()).select(REQUEST, replicas).candidate is replicas[1]
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 1), (4, 2)])
+def test_the_equals_of_each_model_take_turns_by_themselves(sizes):
+    picked = picked_by_models_in_turn(LeastKv(context()), sizes, EndpointStats(kv_cache_usage=0.5))
+    assert picked == {(number, str(replica)): 12 // size for number, size in enumerate(sizes) for replica in range(size)}
+
+
+def test_the_cache_counts_also_where_engines_do_not_say_what_runs():
+    replicas = fleet(EndpointStats(kv_cache_usage=0.9), EndpointStats(kv_cache_usage=0.1))
+    for candidate in (replicas[0], replicas[1], replicas[1]):
+        candidate.charge()
     assert LeastKv(context()).select(REQUEST, replicas).candidate is replicas[1]
 
 

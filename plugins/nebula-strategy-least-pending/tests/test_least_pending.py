@@ -1,11 +1,12 @@
 import logging
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nebula_strategy_least_pending import LeastPending, nebula_register_strategies
 
 from nebula_core import Candidate, Context, PluginSettings, Route, RouteRequest
-from nebula_core.testing.strategy import StrategyContract
+from nebula_core.testing.strategy import StrategyContract, picked_by_models_in_turn
 
 REQUEST = RouteRequest("r", "m", "/v1/chat/completions", b"{}")
 
@@ -37,6 +38,12 @@ def test_equals_take_turns():
     strategy, replicas = LeastPending(), fleet([0, 0, 0])
     picked = [strategy.select(REQUEST, replicas).candidate.route.replica_id for _ in range(6)]
     assert sorted(picked) == ["0", "0", "1", "1", "2", "2"]
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 1), (4, 2)])
+def test_the_equals_of_each_model_take_turns_by_themselves(sizes):
+    picked = picked_by_models_in_turn(LeastPending(), sizes)
+    assert picked == {(number, str(replica)): 12 // size for number, size in enumerate(sizes) for replica in range(size)}
 
 
 def test_load_from_elsewhere_and_from_other_clients_counts():
