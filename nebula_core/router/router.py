@@ -126,8 +126,13 @@ class Router:
         )
 
     def observe(self, events: Iterable[RouteEvent]) -> None:
-        """Tell the strategies what another worker saw, or what the table says."""
+        """Tell the strategies what another worker saw, or what the table says.
+
+        Of a replica that has left the table here, or is yet to come, no beginning is told: nothing would ever end it.
+        """
         for event in events:
+            if event.kind == "charged" and self.table.replica(event.model_uid, event.replica_id) is None:
+                continue
             for name, strategy in self._observers:
                 try:
                     strategy.observe(event)

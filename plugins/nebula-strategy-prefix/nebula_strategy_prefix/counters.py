@@ -18,7 +18,8 @@ class Counters:
         metrics = context.metrics
         decisions = metrics.counter(
             "nebula_strategy_prefix_decision_total",
-            "Choices: the replica holding most of the prompt (prefix_hit), another (prefix_spill), nobody held any (prefix_new).",
+            "Choices: the replica holding most of the prompt (prefix_hit), another (prefix_spill), nobody held any (prefix_new), "
+            "too short to be looked for (prefix_short).",
             ("reason",),
         )
         self._decisions = cache(decisions.labels)

@@ -14,8 +14,10 @@ MOST_EXPLAINED = 8
 """Choices that are explained of one request id, the last ones: clients may give every request the same id."""
 WHY = {
     "prefix_hit": "among those of the least cost it holds the most of the prompt",
-    "prefix_spill": "it costs the least, though another holds more of the prompt",
+    "prefix_spill": "it is among those of the least cost (3 % and 10 ms are no difference), and of these it has the fewest requests; "
+    "another holds more of the prompt, and costs more, has more requests, or was tried before",
     "prefix_new": "it is among those of the least cost, and no replica holds any of the prompt",
+    "prefix_short": "it is among those of the least cost; a prompt of less than 256 bytes is not looked for in caches",
 }
 
 

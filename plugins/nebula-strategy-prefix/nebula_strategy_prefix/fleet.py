@@ -25,6 +25,8 @@ class Fleet:
         self.demand = Demand()
         self.speed = Speed(settings.prefill_tokens_per_s * settings.bytes_per_token, TYPICAL_TOKENS * settings.bytes_per_token)
         self.replicas: dict[str, Replica] = {}
+        self.turn = 0
+        """Counts the prompts that are too short to have a home: equals take turns at them."""
         self._settings = settings
         self._seen: Sequence[Candidate] = ()
         self._replicas: list[Replica] = []

@@ -28,6 +28,8 @@ class PrefixIndex:
     def __init__(self) -> None:
         self.slots = 0
         """Slots given out so far, those free again among them."""
+        self.forgotten = 0
+        """How often blocks were taken back, from any replica."""
         self._holders: dict[int, int] = {}
         self._caches: dict[int, Cache] = {}
         self._free: list[int] = []
@@ -105,6 +107,7 @@ class PrefixIndex:
 
     def forget(self, slot: int, hashes: Sequence[int]) -> None:
         """A replica does not hold these blocks."""
+        self.forgotten += 1
         cache = self._caches[slot]
         for block in hashes:
             size = cache.blocks.pop(block, None)

@@ -47,10 +47,12 @@ class Prefix(Strategy):
         work, takes = fleet.uncached(found, blocks)
         totals, waits, slower, loads = weigh(candidates, replicas, takes, blocks.total, fleet.speed.mean_s, delayed, now)
         deepest = found[-1][0]
-        at = _choose(totals, loads, replicas, work, blocks.hashes, deepest)
+        if not blocks.hashes:
+            fleet.turn += 1
+        at = _choose(totals, loads, replicas, work, blocks.hashes, deepest, fleet.turn)
         replica, pick = replicas[at], candidates[at]
         depth = _depth(found, replica.slot) if deepest else 0
-        reason = _reason(depth, deepest)
+        reason = _reason(depth, deepest) if blocks.hashes else "prefix_short"
         if pick.stats is not replica.stats:
             fleet.note(replica, pick.stats)
         self._counters.decided(reason, blocks.total, work[replica.slot])
@@ -114,7 +116,7 @@ class Prefix(Strategy):
         waiting = replica.charge(event.request_id, blocks, depth, work, takes_s, event.at)
         if waiting is None:
             return
-        waiting.chosen_here = here
+        waiting.chosen_here, waiting.forgotten = here, fleet.index.forgotten
         if blocks.hashes:
             self._touch(fleet, replica, blocks, depth, replica.room.queued - blocks.total)
         fleet.demand.arrived(waiting.service_s, len(fleet.replicas), event.at)
@@ -124,7 +126,8 @@ class Prefix(Strategy):
         if waiting is None:
             return
         blocks = waiting.blocks
-        if blocks.hashes and not fleet.index.holds(replica.slot, blocks.hashes[-1]):  # a failed sibling was taken back with what they share
+        index = fleet.index  # a sibling that failed was taken back with what they share, or all was displaced meanwhile
+        if blocks.hashes and (waiting.forgotten != index.forgotten or not index.holds(replica.slot, blocks.hashes[-1])):
             self._touch(fleet, replica, blocks)
         if waiting.chosen_here and blocks.streamed:
             self._counters.answered(waiting.predicted_s, event.at - waiting.since)
@@ -150,9 +153,15 @@ class Prefix(Strategy):
 
 
 def _choose(
-    totals: Sequence[float], loads: Sequence[float], replicas: Sequence[Replica], work: Sequence[int], hashes: Sequence[int], known: int
+    totals: Sequence[float],
+    loads: Sequence[float],
+    replicas: Sequence[Replica],
+    work: Sequence[int],
+    hashes: Sequence[int],
+    known: int,
+    turn: int,
 ) -> int:
-    """Position of the least cost. Among equals the least load counts, then the least work, then the prompt's key."""
+    """Position of the least cost. Equals go by least load, then by least work, then by the prompt's key, or by `turn` if it has none."""
     limit = min(totals) * (1.0 + SLACK) + SLACK_S
     least, least_work, equals = inf, 0, [0]
     for i, cost in enumerate(totals):  # one pass: an idle fleet is all equals
@@ -163,8 +172,10 @@ def _choose(
             least, least_work, equals = load, own, [i]
         elif own == least_work:
             equals.append(i)
-    if len(equals) == 1 or not hashes:
+    if len(equals) == 1:
         return equals[0]
+    if not hashes:
+        return equals[turn % len(equals)]
     key = hashes[min(known, len(hashes) - 1)]  # the first block that nobody holds: a prompt has it in common with its siblings
     start = ((key * SPREAD & (1 << 64) - 1) >> 32) % len(totals)
     return equals[bisect_left(equals, start) % len(equals)]

@@ -22,5 +22,7 @@ class Waiting(msgspec.Struct, gc=False):
     """Expected seconds from `since` to its first token."""
     timed: bool
     """The first byte of its answer will tell when its turn was over."""
+    forgotten: int = 0
+    """`PrefixIndex.forgotten` when it came."""
     chosen_here: bool = False
     """This worker chose the replica, and no other one."""

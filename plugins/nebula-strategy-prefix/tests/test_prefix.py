@@ -14,7 +14,7 @@ from nebula_core.router.guard import Charge
 from nebula_core.router.router import Router
 from nebula_core.router.routes import ModelRoute
 from nebula_core.router.table import RoutingTable
-from nebula_core.testing.strategy import StrategyContract, make_candidates
+from nebula_core.testing.strategy import StrategyContract, make_candidates, picked_by_models_in_turn
 
 BLOCK = 2048
 SPEED = 32_000.0
@@ -216,6 +216,32 @@ def test_a_dispatch_that_failed_is_undone():
     second = world.send(*range(40))
     assert world.value("nebula_strategy_prefix_decision_total") == {("prefix_new",): 2}
     assert world.strategy.explain(second.request_id)[0].candidates[0].figures["wait_s"] == 0
+
+
+def test_what_two_requests_shared_is_believed_again_when_one_failed_and_the_other_answered():
+    world = World(1)
+    failing, sibling = world.send(*range(10)), world.send(*range(9), 99)
+    failing.fail("aborted")
+    world.answer(sibling, 1)
+    [decision] = world.strategy.explain(world.send(*range(9), 99).request_id)
+    assert decision.candidates[0].figures["cached_bytes"] == 10 * BLOCK
+
+
+def test_a_request_that_is_heard_of_after_its_replica_left_brings_nothing_back():
+    world = World(2)
+    world.set_replicas({"1": 1})
+    blocks = PrefixBlocks((1, 2), (BLOCK,) * 2, 2 * BLOCK)
+    late = [
+        RouteEvent(kind="charged", model_uid=uid, replica_id="0", incarnation=1, request_id=uid, at=world.now, prefix_blocks=blocks)
+        for uid in ("m", "unloaded")
+    ]
+    world.router.observe(late)
+    [decision] = world.strategy.explain(world.send(1, 2).request_id)
+    assert (decision.reason, len(decision.candidates)) == ("prefix_new", 1)
+
+
+def test_short_prompts_take_turns_on_an_idle_fleet():
+    assert set(picked_by_models_in_turn(World(1).strategy, (2, 3)).values()) == {6, 4}
 
 
 def test_a_failure_after_the_first_token_leaves_the_prompt_cached():
