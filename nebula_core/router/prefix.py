@@ -2,8 +2,9 @@
 
 Two requests share their first *n* hashes exactly if they share the first *n* blocks of the prompt, the tools, and the model's name
 (a LoRA's, for example). Blocks are fine at the start and grow with the distance from it, so that a prompt of a megabyte costs few.
-A prompt is looked for where its path says (`messages`, `prompt`, `input`). What stands before or after it in the body does not
-matter, and a body in which nothing is found is hashed as it stands: a wrong guess costs a cache hit, never an answer.
+A prompt is looked for where its path says (`messages`, `prompt`, `input`), and with it what engines put first: the tools, and the
+system prompt where that is a field of its own. What else stands before or after does not matter, and a body in which nothing is found
+is hashed as it stands: a wrong guess costs a cache hit, never an answer.
 """
 
 from __future__ import annotations
@@ -36,8 +37,14 @@ _IMAGE_SHARE = 64
 """An image in a data URL has some thousand bytes for each token, text about four: its bytes count this much less."""
 
 _MESSAGES = b'"messages"'
-_KEYS = {"/v1/chat/completions": _MESSAGES, "/v1/completions": b'"prompt"', "/v1/messages": _MESSAGES}
+_TOOLS = b'"tools"'
+_KEYS = {"/v1/chat/completions": _MESSAGES, "/v1/completions": b'"prompt"', "/v1/messages": _MESSAGES, "/v1/responses": b'"input"'}
+_SYSTEM = {"/v1/messages": b'"system":', "/v1/responses": b'"instructions":'}
+"""The field that holds the system prompt, where that is no message."""
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
+_BACKSLASH = 0x5C
+_QUOTES = 4096
+"""A system prompt behind the messages may hold so many quotes; another one counts for nothing."""
 _NAME = re.compile(rb'"model"\s*:\s*("[^"]*")')
 
 
@@ -48,14 +55,14 @@ def hash_prefix(path: str, body: bytes, seed: int = 0) -> PrefixBlocks:
     """
     if len(body) < _SIZES[0]:  # no room for a block: the common short question need not be looked into, which saves 3 us
         return PrefixBlocks((), (), len(body), _is_streamed(body))
-    start, end, tools = _find(body, _KEYS.get(path) or _key(path))
+    start, end, first = _find(body, _KEYS.get(path) or _key(path), _SYSTEM.get(path))
     around = body[max(0, start - _NEAR) : start] + body[max(end, len(body) - _FAR) :]
     name = _NAME.search(around)
-    hashes = _chain(memoryview(body)[start:end], xxh3_64_intdigest((name[1] if name else b"") + tools, seed))
+    hashes = _chain(memoryview(body)[start:end], xxh3_64_intdigest((name[1] if name else b"") + first, seed))
     sizes, total = _weigh(body, start, end, len(hashes))
-    if tools and sizes:
-        sizes = (sizes[0] + len(tools), *sizes[1:])
-    return PrefixBlocks(hashes, sizes, total + len(tools), _is_streamed(around))
+    if first and sizes:
+        sizes = (sizes[0] + len(first), *sizes[1:])
+    return PrefixBlocks(hashes, sizes, total + len(first), _is_streamed(around))
 
 
 def _is_streamed(fields: bytes) -> bool:
@@ -67,8 +74,8 @@ def _key(path: str) -> bytes:
     return next((key for usual, key in _KEYS.items() if path.endswith(usual.removeprefix("/v1"))), b'"input"')
 
 
-def _find(body: bytes, key: bytes) -> tuple[int, int, bytes]:
-    """Where the prompt starts and ends in `body`, and the tools if they stand behind it: engines put them first.
+def _find(body: bytes, key: bytes, system: bytes | None) -> tuple[int, int, bytes]:
+    """Where the prompt starts and ends in `body`, and what stands behind it although engines put it first: tools, a system prompt.
 
     A quoted key cannot stand inside a JSON string, for its quotes would be escaped there.
     """
@@ -77,15 +84,61 @@ def _find(body: bytes, key: bytes) -> tuple[int, int, bytes]:
         start = body.find(key, _NEAR - len(key), _ENDS[-1])
     if start < 0:
         return 0, len(body), b""
+    if system is not None:
+        return _with_system(body, start, system)
     if key != _MESSAGES:
         return start, len(body), b""
-    before = body.find(b'"tools"', 0, start)
+    return _with_tools(body, start, len(body))
+
+
+def _with_system(body: bytes, start: int, system: bytes) -> tuple[int, int, bytes]:
+    """The same for a prompt that begins at `start` and whose system prompt is a field of its own."""
+    before = body.find(system, 0, start)
     if before >= 0:
-        return before, _end(body, before, len(body)), b""
-    end = _end(body, start, len(body))
+        first, end, behind = _with_tools(body, start, len(body))
+        return min(first, before), end, behind
+    at = body.rfind(system, max(start, len(body) - _FAR))
+    stop = _value_end(body, at + len(system)) if at >= 0 else -1
+    if stop < 0:
+        return _with_tools(body, start, len(body))
+    tools = body.find(_TOOLS, stop)
+    if tools >= 0:
+        return start, _end(body, start, at), body[at:stop] + body[tools : _end(body, tools, len(body))]
+    first, end, behind = _with_tools(body, start, at)
+    return first, end, body[at:stop] + behind
+
+
+def _value_end(body: bytes, at: int) -> int:
+    """The end of a string, or list of objects, that stands behind all messages; -1 if it is neither, or stands in one of them."""
+    if body[at : at + 1] == b" ":
+        at += 1
+    tools = body.find(_TOOLS, at)
+    stop = len(body) if tools < 0 else tools
+    if body[at : at + 1] == b"[":
+        return _end(body, at, stop)
+    if body[at : at + 1] != b'"':
+        return -1
+    for _ in range(_QUOTES):
+        at = body.find(b'"', at + 1)
+        if at < 0:
+            return -1
+        slashes = at
+        while body[slashes - 1] == _BACKSLASH:
+            slashes -= 1
+        if (at - slashes) % 2 == 0:
+            return at + 1 if body.find(b"}]", at, stop) < 0 else -1
+    return -1
+
+
+def _with_tools(body: bytes, start: int, stop: int) -> tuple[int, int, bytes]:
+    """The same for a prompt that begins at `start`; what there is of tools stands before `stop`."""
+    before = body.find(_TOOLS, 0, start)
+    if before >= 0:
+        return before, _end(body, before, stop), b""
+    end = _end(body, start, stop)
     if body[end - 3 : end - 1] == b'"}' or body[end - 3 : end - 1] == b"]}":
         return start, end, b""  # a message ends so; a tool is an object in an object
-    tools = body.rfind(b'"tools"', max(start, len(body) - _FAR))
+    tools = body.rfind(_TOOLS, max(start, stop - _FAR), stop)
     return (start, end, b"") if tools < 0 else (start, _end(body, start, tools), body[tools:end])
 
 

@@ -65,6 +65,38 @@ def test_tools_behind_the_messages_stand_before_them_in_the_prompt():
     assert shared(a, b) > 8000 + len(json.dumps(TOOLS))
 
 
+SYSTEM = [("/v1/messages", "messages", "system"), ("/v1/responses", "input", "instructions")]
+
+
+def agent(prompt: str, system: str, text: str, question: str, *, order: str, tools=()) -> bytes:
+    """A request whose system prompt is a field of its own, in an order of the fields: model, system, prompt, tools."""
+    fields = {"m": ("model", "m"), "s": (system, text), "p": (prompt, [turn("user", question)]), "t": ("tools", list(tools))}
+    return json.dumps(dict(fields[letter] for letter in order), separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("order", ["msp", "mps", "spm", "mspt", "mpst", "mpts", "mtps", "stpm"])
+@pytest.mark.parametrize(("path", "prompt", "system"), SYSTEM)
+def test_a_system_prompt_that_is_a_field_of_its_own_comes_first(path, prompt, system, order):
+    body = agent(prompt, system, TEXT, "hello " * 100, order=order, tools=TOOLS)
+    assert hash_prefix(path, body).total > len(TEXT)
+    assert shared(body, agent(prompt, system, TEXT, "hello " * 99 + "you", order=order, tools=TOOLS), path) > len(TEXT) * 0.75
+    assert shared(body, agent(prompt, system, "You" + TEXT, "hello " * 100, order=order, tools=TOOLS), path) == 0
+
+
+def test_the_system_prompt_may_be_a_list_and_hold_quotes_and_brackets():
+    parts = [{"type": "text", "text": 'Say "yes" or [{"no"}] \\ ' * 300, "cache_control": {"type": "ephemeral"}}]
+    one, other = (agent("messages", "system", parts, "z" * 300 + question, order="mps") for question in ("x" * 500, "y" * 500))
+    assert shared(one, other, "/v1/messages") > 5000
+
+
+def test_a_field_of_that_name_inside_a_message_is_not_taken_for_it():
+    def body(answer: str) -> bytes:
+        call = {"role": "assistant", "content": [{"type": "tool_use", "name": "ask", "input": {"system": answer, "n": 1}}]}
+        return json.dumps({"model": "m", "messages": [turn("user", TEXT[:9000]), call]}, separators=(",", ":")).encode()
+
+    assert shared(body("one"), body("two"), "/v1/messages") > 8000
+
+
 def test_tools_in_front_are_a_part_of_the_chain():
     messages, before = [turn("user", TEXT[:3000])], {"model": "m", "tools": TOOLS * 20}
     assert shared(chat(messages, before=before), chat([*messages, turn("user", "more")], before=before)) > 4000
@@ -99,7 +131,7 @@ def test_an_image_weighs_little():
     assert hash_prefix(CHAT, body).total < len(body) / 8
 
 
-@given(st.binary(max_size=4000), st.sampled_from([CHAT, "/v1/completions", "/v1/embeddings", "", "/v1/messages"]))
+@given(st.binary(max_size=4000), st.sampled_from([CHAT, "/v1/completions", "/v1/embeddings", "", "/v1/messages", "/v1/responses"]))
 def test_any_bytes_have_a_prefix(body, path):
     blocks = hash_prefix(path, body)
     assert len(blocks.hashes) == len(blocks.sizes)
