@@ -18,6 +18,8 @@ from nebula_engine_sim.arguments import SimArgs
 from nebula_engine_sim.engine import KEY_VARIABLE
 from nebula_engine_sim.server.run import Program, say, serve
 
+LAST_PORT = 65535
+
 
 def main() -> int:
     """Returns the exit code: 2 for a wrong option, 1 for a port in use, that of a crash, or 0 after a signal."""
@@ -49,10 +51,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def program_of(options: argparse.Namespace) -> Program:
     """What these options ask for. Raises `InvalidModelRequest`, `ValueError` or `OSError` that names what is wrong."""
     given = {key: _value(getattr(options, key)) for key in SimArgs.model_fields if getattr(options, key) is not None}
+    _check_ports(options.port, options.count)
     arguments = SimArgs.of(ReplicaSpec(model_uid=options.model, engine="sim", engine_args=given))
     arguments.make_engine(tokens=False)
     key = os.environ.get(KEY_VARIABLE, "")
     return Program(options.host, options.port, options.count, options.model, key, arguments, arguments.timeline())
+
+
+def _check_ports(port: int, count: int) -> None:
+    """Every replica has a port that exists: the system takes 70000 for 4464, and 0 for any."""
+    if count < 1:
+        raise ValueError(f"--count has to be at least 1, got {count}")
+    if not 1 <= port <= LAST_PORT:
+        raise ValueError(f"--port has to be between 1 and {LAST_PORT}, got {port}")
+    if port + count - 1 > LAST_PORT:
+        raise ValueError(f"--count {count} from --port {port} on needs ports up to {port + count - 1}; the last one is {LAST_PORT}")
 
 
 def _value(text: str) -> object:

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -85,6 +87,22 @@ async def test_a_port_in_use_ends_it_with_the_reason(tmp_path):
             log = running.log.read_text()
     assert f"cannot listen on {address.host}, port {address.port}" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--port", "70000"], "--port has to be between 1 and 65535, got 70000"),
+        (["--port", "0"], "--port has to be between 1 and 65535, got 0"),
+        (["--port", "65535", "--count", "2"], "--count 2 from --port 65535 on needs ports up to 65536; the last one is 65535"),
+        (["--count", "0"], "--count has to be at least 1, got 0"),
+        (["--count", "-1"], "--count has to be at least 1, got -1"),
+    ],
+)
+def test_replicas_without_a_port_are_refused(options, wrong):
+    command = [sys.executable, "-m", "nebula_engine_sim", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (2, f"{wrong}\n")
 
 
 FLEET = """
