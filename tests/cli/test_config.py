@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nebula_core.cli import toml
-from nebula_core.masks import MASK, mask
+from nebula_core.masks import MASK, mask, shown
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NOTHING: frozenset[str] = frozenset()
@@ -63,6 +63,30 @@ def test_a_key_named_like_a_secret_is_one(name: str) -> None:
     assert mask({name: "x", "list": [{name: ["y"]}]}, NOTHING) == {name: MASK, "list": [{name: [MASK]}]}
 
 
-@pytest.mark.parametrize("value", [{"tokenizer": "x"}, {"max_tokens": 5}, {"key_file_size": "x"}, {"api_key": ""}])
+@pytest.mark.parametrize("name", ["password", "api_key", "hub_token", "tokens", "api_tokens", "AUTH_TOKENS", "client_secret"])
+@pytest.mark.parametrize("digits", [123456, 12.5, 0])
+def test_a_secret_of_digits_is_one_too(name: str, digits: float) -> None:
+    assert mask({name: digits, "list": [{name: [digits]}]}, NOTHING) == {name: MASK, "list": [{name: [MASK]}]}
+    assert shown(digits, (name,)) == shown(digits, (name, 0)) == MASK
+
+
+COUNTS = [
+    *("max_tokens", "max_num_batched_tokens", "num_speculative_tokens", "kv_capacity_tokens", "context_tokens", "batch_tokens"),
+    *("BLOCK_TOKENS", "answer_tokens", "after_tokens", "bytes_per_token"),
+]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_number_of_tokens_is_shown(name: str) -> None:
+    assert mask({name: 0, "list": [{name: [1.5]}]}, NOTHING) == {name: 0, "list": [{name: [1.5]}]}
+    assert shown(0, (name,)) == "0"
+
+
+@pytest.mark.parametrize("value", ["sk-1", ["sk-1"], {"of": "sk-1"}])
+def test_whatever_else_stands_where_tokens_are_counted_is_not(value: object) -> None:
+    assert shown(value, ("max_batched_tokens",)) == MASK
+
+
+@pytest.mark.parametrize("value", [{"tokenizer": "x"}, {"key_file_size": "x"}, {"api_key": ""}, {"api_key": None}, {"new_passwords": True}])
 def test_what_is_no_secret_is_shown(value: dict[str, object]) -> None:
     assert mask(value, NOTHING) == value
