@@ -90,12 +90,53 @@ async def test_the_official_client_reads_its_streams():
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
 
 
-@pytest.mark.parametrize("prompt", ["Once upon a time", [1, 2, 3, 4]])
-async def test_completions_take_texts_and_tokens(prompt):
+@pytest.mark.parametrize("prompt", ["Once upon a time", [1, 2, 3, 4], ["Once upon a time"], [[1, 2, 3, 4]]])
+async def test_completions_take_a_text_or_tokens_alone_or_in_a_list(prompt):
     async with replica() as client:
         answer = await ask(client, {"prompt": prompt, "max_tokens": 3}, "/v1/completions")
     assert answer["usage"]["prompt_tokens"] == 4
     assert len(answer["choices"][0]["text"].split()) == answer["usage"]["completion_tokens"]
+
+
+async def test_a_field_that_is_null_means_what_it_means_if_left_out():
+    nothing = dict.fromkeys(
+        ("model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens", "seed", "tools", "temperature", "stop")
+    )
+    async with replica() as client:
+        for path, body in (("/v1/chat/completions", chat("hi")), ("/v1/completions", {"prompt": "hi"})):
+            assert (await ask(client, {**body, **nothing}, path))["choices"] == (await ask(client, body, path))["choices"]
+        body = chat("hi", max_tokens=1, stream=True, stream_options={"include_usage": None})
+        assert '"usage"' not in (await client.post("/v1/chat/completions", json=body)).text
+
+
+async def test_max_completion_tokens_goes_before_max_tokens():
+    async with replica() as client:
+        answer = await ask(client, chat("hi", max_tokens=7, max_completion_tokens=3, ignore_eos=True))
+    assert answer["usage"]["completion_tokens"] == 3
+
+
+ONE_PROMPT = "the simulated engine answers one prompt, a text or a list of token ids: got a list of"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0."),
+        ({"max_completion_tokens": -1}, "max_completion_tokens must be at least 1, got -1."),
+        ({"n": 2}, "the simulated engine gives one answer: n has to be 1, got 2"),
+        ({"prompt": None}, "the request has no prompt"),
+        ({"prompt": ["one", "two"]}, f"{ONE_PROMPT} 2"),
+        ({"prompt": [[1], [2], [3]]}, f"{ONE_PROMPT} 3"),
+        ({"prompt": ["one", 2]}, f"{ONE_PROMPT} 2"),
+        ({"prompt": []}, f"{ONE_PROMPT} 0"),
+    ],
+)
+async def test_a_wrong_field_is_named_as_openai_does(wrong, message):
+    async with replica() as client:
+        response = await client.post("/v1/completions", json={"prompt": "hi", **wrong})
+    assert response.status_code == 400
+    [field] = wrong
+    assert response.json() == {"error": {"message": message, "type": "BadRequestError", "param": field, "code": 400}}
 
 
 @pytest.mark.parametrize(

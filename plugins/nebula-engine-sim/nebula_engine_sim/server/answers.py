@@ -60,6 +60,6 @@ def usage(prompt_tokens: int, output_tokens: int, cached_tokens: int) -> dict[st
     }
 
 
-def error(message: str, kind: str, status: int) -> bytes:
-    """OpenAI's envelope, with vLLM's numeric `code`."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": status}})
+def error(message: str, kind: str, status: int, field: str | None = None) -> bytes:
+    """OpenAI's envelope, with vLLM's numeric `code`; `field` is what is wrong in the request's body."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": field, "code": status}})

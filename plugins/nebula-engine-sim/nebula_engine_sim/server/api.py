@@ -15,7 +15,7 @@ from nebula_engine_sim.job import Happening, Job
 from nebula_engine_sim.server.answers import Form, error
 from nebula_engine_sim.server.live import MAX_SLEEP_S, LiveEngine
 from nebula_engine_sim.server.metrics import MetricsPage, Passage
-from nebula_engine_sim.server.prompt import Body, Prompt, answer, render
+from nebula_engine_sim.server.prompt import Body, Prompt, WrongField, answer, render
 from nebula_engine_sim.server.reply import JSON, Reply, Wanted
 from nebula_engine_sim.server.web import Exchange
 
@@ -78,6 +78,8 @@ class Api:
             self._start(exchange, _BODY.decode(exchange.body), chat=COMPLETIONS[exchange.path])
         except LookupError as unknown:
             _refuse(exchange, 404, str(unknown.args[0]), "NotFoundError")
+        except WrongField as wrong:
+            _refuse(exchange, 400, str(wrong), "BadRequestError", wrong.field)
         except ValueError as wrong:  # that of msgspec for a body that is none, too
             _refuse(exchange, 400, str(wrong), "BadRequestError")
 
@@ -103,9 +105,10 @@ class Api:
         if model != self._model and model not in self._arguments.loras:
             raise LookupError(f"the model `{model}` does not exist.")
         if (body.messages is None) if chat else (body.prompt is None):
-            raise ValueError(f"the request has no {'messages' if chat else 'prompt'}")
-        if body.n != 1:
-            raise ValueError("the simulated engine gives one answer: n has to be 1")
+            field = "messages" if chat else "prompt"
+            raise WrongField(field, f"the request has no {field}")
+        if body.n not in (None, 1):
+            raise WrongField("n", f"the simulated engine gives one answer: n has to be 1, got {body.n}")
         prompt = Prompt(render(body), "" if model == self._model else model)
         room = self._arguments.longest - prompt.tokens
         if room < 1:
@@ -115,8 +118,8 @@ class Api:
         words, reason = answer(prompt, body, self._arguments.seed, self._arguments.answer_tokens, room)
         number = f"{'chatcmpl' if chat else 'cmpl'}-{next(self._numbers)}"
         form = Form(number, model, int(time.time()), chat=chat)
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return Wanted(self._job(number, prompt, words), form, words, reason, body.stream, with_usage)
+        with_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return Wanted(self._job(number, prompt, words), form, words, reason, bool(body.stream), with_usage)
 
     def _job(self, number: str, prompt: Prompt, words: list[str]) -> Job:
         size = self._live.engine.block_size
@@ -150,5 +153,5 @@ class Api:
         return self._metrics.page(waiting, running, time.time(), lie.values if lie else {})
 
 
-def _refuse(exchange: Exchange, status: int, message: str, kind: str) -> None:
-    exchange.respond(status, JSON, error(message, kind, status))
+def _refuse(exchange: Exchange, status: int, message: str, kind: str, field: str | None = None) -> None:
+    exchange.respond(status, JSON, error(message, kind, status, field))

@@ -15,10 +15,18 @@ BYTES_PER_TOKEN = 4
 WORDS = tuple(f"{a}{b}{c} " for a in "bdfgklmnprst" for b in "aeiou" for c in "dklmnrst")
 
 
+class WrongField(ValueError):
+    """A field of the body that is wrong: OpenAI's errors name it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class StreamOptions(msgspec.Struct):
     """How a stream ends."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class Message(msgspec.Struct):
@@ -30,20 +38,20 @@ class Message(msgspec.Struct):
 
 
 class Body(msgspec.Struct):
-    """What the simulation looks at in a request; the rest is of no concern to it."""
+    """What the simulation looks at in a request; the rest is of no concern to it. What may be null means then what it means if left out."""
 
-    model: str = ""
+    model: str | None = None
     messages: list[Message] | None = None
     tools: Any = None
-    prompt: str | list[int] | None = None
+    prompt: str | list[str | int | list[int]] | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     min_tokens: int = 0
     ignore_eos: bool = False
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     seed: int | None = None
-    n: int = 1
+    n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,9 +77,12 @@ class Prompt:
 
 
 def render(body: Body) -> bytes:
-    """The prompt's bytes. A conversation is rendered so that its next turn begins with this turn's prompt and answer."""
+    """The prompt's bytes. A conversation is rendered so that its next turn begins with this turn's prompt and answer.
+
+    Raises `WrongField` for several prompts.
+    """
     if body.messages is None:
-        prompt = body.prompt or ""
+        prompt = "" if body.prompt is None else _only(body.prompt)
         return prompt.encode() if isinstance(prompt, str) else array("I", (token & 0xFFFFFFFF for token in prompt)).tobytes()
     parts = [b"<|tools|>\n", msgspec.json.encode(body.tools), b"\n"] if body.tools else []
     for message in body.messages:
@@ -82,13 +93,37 @@ def render(body: Body) -> bytes:
 
 
 def answer(prompt: Prompt, body: Body, seed: int, mean: int, room: int) -> tuple[list[str], str]:
-    """The words of the answer, and why it ends: `stop` by itself, `length` because no more was asked for or has room."""
+    """The words of the answer, and why it ends: `stop` by itself, `length` because no more was asked for or has room.
+
+    Raises `WrongField` if less than one word may be said.
+    """
     random = Random(xxh3_64_intdigest(prompt.text, seed if body.seed is None else body.seed & 0xFFFFFFFF))
-    limit = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
+    limit = _limit(body)
     most = room if limit is None else min(limit, room)
     own = max(body.min_tokens, 1 + int(random.expovariate(1 / mean)))
     count = most if body.ignore_eos and limit is not None else min(own, most)
     return random.choices(WORDS, k=count), "length" if count == most else "stop"
+
+
+def _limit(body: Body) -> int | None:
+    field, limit = "max_completion_tokens", body.max_completion_tokens
+    if limit is None:
+        field, limit = "max_tokens", body.max_tokens
+    if limit is not None and limit < 1:
+        raise WrongField(field, f"{field} must be at least 1, got {limit}.")
+    return limit
+
+
+def _only(prompt: str | list[str | int | list[int]]) -> str | list[int]:
+    """A text, or the ids of its tokens; either may be the only one in a list of prompts."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1 and not isinstance(prompt[0], int):
+        return prompt[0]
+    ids = [part for part in prompt if isinstance(part, int)]
+    if not ids or len(ids) < len(prompt):
+        raise WrongField("prompt", f"the simulated engine answers one prompt, a text or a list of token ids: got a list of {len(prompt)}")
+    return ids
 
 
 def _content(content: Any) -> bytes:
