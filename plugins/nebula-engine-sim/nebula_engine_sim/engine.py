@@ -19,17 +19,20 @@ class SimulatedEngine(Engine):
     scraper = "vllm"
 
     def specs(self, request: ModelRequest) -> tuple[ReplicaSpec, ...]:
-        """As many equal replicas as asked for."""
+        """As many equal replicas as asked for. Gateways put the `model_uid` in the place of an alias that is no LoRA's."""
         arguments = SimArgs.of(request)
+        where = f'the model "{request.model_uid}" (engine "{request.engine}")'
+        if unknown := sorted(set(arguments.loras) - set(request.aliases)):
+            raise InvalidModelRequest(f"{where} loras: clients cannot ask for {', '.join(unknown)} until aliases has that too")
         try:
             arguments.make_engine(tokens=False)
         except ValueError as error:
-            raise InvalidModelRequest(f'the model "{request.model_uid}" (engine "{request.engine}"): {error}') from error
+            raise InvalidModelRequest(f"{where}: {error}") from error
         spec = ReplicaSpec(
             model_uid=request.model_uid,
             engine=request.engine,
             source=request.source,
-            served_names=(request.model_uid, *arguments.loras) if arguments.loras else (),
+            served_names=(request.model_uid, *arguments.loras),
             gpus=request.gpus_per_replica,
             engine_args=arguments.model_dump(mode="json", exclude_unset=True),
         )

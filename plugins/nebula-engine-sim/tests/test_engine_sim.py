@@ -22,8 +22,8 @@ def build():
     return provider.build(Context(logger=logging.getLogger("test")), PluginSettings())
 
 
-def request(replicas=1, **engine_args):
-    return ModelRequest(model_uid="sim/one", engine="sim", replicas=replicas, engine_args=engine_args)
+def request(replicas=1, aliases=(), **engine_args):
+    return ModelRequest(model_uid="sim/one", engine="sim", aliases=aliases, replicas=replicas, engine_args=engine_args)
 
 
 class TestSimulatedEngine(EngineContract):
@@ -31,7 +31,7 @@ class TestSimulatedEngine(EngineContract):
         return build()
 
     def make_request(self):
-        return request(replicas=2, kv_blocks=4000, loras=["sql"], faults=[{"kind": "crash", "at_s": 60}])
+        return request(replicas=2, aliases=("sql",), kv_blocks=4000, loras=["sql"], faults=[{"kind": "crash", "at_s": 60}])
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "magic"}, {"kv_blocks": 0}, {"faults": [{"kind": "quake"}]}, {"time_scale": 0}])
@@ -43,6 +43,11 @@ def test_a_wrong_key_is_refused_with_the_models_name(wrong):
 def test_sizes_that_do_not_go_together_are_refused():
     with pytest.raises(InvalidModelRequest, match=r"sim/one.*room for at least one sequence"):
         build().specs(request(max_batched_tokens=8))
+
+
+def test_a_lora_that_no_client_can_ask_for_is_refused():
+    with pytest.raises(InvalidModelRequest, match=r"sim/one.*loras: clients cannot ask for law, sql until aliases"):
+        build().specs(request(aliases=("one",), loras=["sql", "law"]))
 
 
 def test_a_missing_file_of_faults_is_named(tmp_path):
@@ -63,7 +68,7 @@ async def run(tmp_path, **engine_args):
 
 async def test_it_serves_until_sigterm(tmp_path):
     engine, address = build(), free_address()
-    [spec] = engine.specs(request(loras=["sql"], faults=[{"kind": "errors", "at_s": 1e6}]))
+    [spec] = engine.specs(request(aliases=("sql",), loras=["sql"], faults=[{"kind": "errors", "at_s": 1e6}]))
     async with started(engine.launch(spec, address, ()), address, tmp_path / "log") as running:
         await until_ready(running)
         models = (await running.http.get("/v1/models")).json()["data"]
@@ -103,6 +108,32 @@ def test_replicas_without_a_port_are_refused(options, wrong):
     command = [sys.executable, "-m", "nebula_engine_sim", *options]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stderr) == (2, f"{wrong}\n")
+
+
+NAMES = """
+[[models]]
+model_uid = "sim/one"
+aliases = ["one"]
+engine = "sim"
+time_scale = 20
+
+[[models]]
+model_uid = "sim/two"
+aliases = ["two", "sql"]
+engine = "sim"
+loras = ["sql"]
+time_scale = 20
+"""
+
+
+def test_every_name_that_a_client_may_ask_for_is_answered(tmp_path):
+    nebula = Nebula(tmp_path, NAMES)
+    try:
+        nebula.start()
+        answered = {name: nebula.chat(name, max_tokens=1).json()["model"] for name in ("sim/one", "one", "sim/two", "two", "sql")}
+    finally:
+        nebula.close()
+    assert answered == {"sim/one": "sim/one", "one": "sim/one", "sim/two": "sim/two", "two": "sim/two", "sql": "sql"}
 
 
 FLEET = """
