@@ -7,8 +7,9 @@ asked for: each plays sessions of the file, one after the other, and no two the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 from nebula_simulate.traces import BLOCK_TOKENS, Session, Trace
@@ -35,14 +36,20 @@ class Demand:
     """No two prompts share anything."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Prompt:
     """One request, ready to be sent."""
 
     pause_s: float
     tokens: int
     output_tokens: int
-    blocks: tuple[int, ...]
+    ids: Sequence[int]
+    scope: int
+
+    @cached_property
+    def blocks(self) -> tuple[int, ...]:
+        """Its hashes, made when it is sent: one that no engine can hold may have millions."""
+        return hashed(self.ids, self.scope)
 
 
 @dataclass(frozen=True)
@@ -92,12 +99,12 @@ def _one_after_the_other(demand: Demand, first: int, count: int) -> Iterator[Pro
 
 def _prompts(session: Session, number: int, scope: int, distinct: bool) -> Iterator[Prompt]:
     for place, turn in enumerate(session.turns):
-        if distinct or turn.blocks is None:
-            start = number << 36 | place << 16
-            blocks = hashed(range(start, start + turn.prompt_tokens // BLOCK_TOKENS))
-        else:
-            blocks = hashed(turn.blocks, scope)
-        yield Prompt(turn.pause_s, turn.prompt_tokens, max(1, turn.output_tokens), blocks)
+        start = number << 36 | place << 16
+        ids: Sequence[int] = range(start, start + turn.prompt_tokens // BLOCK_TOKENS)
+        within = 0
+        if turn.blocks is not None and not distinct:
+            ids, within = turn.blocks, scope
+        yield Prompt(turn.pause_s, turn.prompt_tokens, max(1, turn.output_tokens), ids, within)
 
 
 def hashed(ids: Iterable[int], scope: int = 0) -> tuple[int, ...]:

@@ -44,6 +44,12 @@ def test_prompts_share_what_the_trace_says_and_nothing_if_they_are_to_be_distinc
     assert len({block for blocks in distinct for block in blocks}) == 200
 
 
+def test_a_prompt_without_blocks_costs_nothing_until_it_is_sent_however_long_it_is():
+    endless = Trace(Path("endless"), [Session(0.0, (Turn(0.0, 10**15, 1, None),))])
+    [client] = clients(Demand(endless, 1.0, 1, 0))
+    assert next(client.prompts).tokens == 10**15
+
+
 @pytest.mark.parametrize("load", [0.5, 1.0, 2.0])
 def test_load_is_how_many_agents_there_are(load):
     found = clients(Demand(AGENTS, load, seed=1, clients=6))
