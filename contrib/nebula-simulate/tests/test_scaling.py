@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 from nebula_engine_sim import CostModel, Job, StepEngine
+from nebula_simulate.errors import TraceError
 from nebula_simulate.scaling.baselines import clairvoyant
 from nebula_simulate.scaling.baselines.apa import Apa
 from nebula_simulate.scaling.baselines.hpa import Hpa
@@ -181,6 +182,31 @@ def test_a_policy_follows_a_step_within_its_bounds_the_same_each_time():
     assert slo.figures["failed"] == 0
     assert slo.figures["attainment"] >= 0.97
     assert again == slo
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"0,1.0,1.0,Gamma,0,0", "a Gamma law of shape 0"),
+        (b"0,1.0,1.0,Weibull,-0.5,1", "a Weibull law of shape -0.5"),
+        (b"0,1.0,1.0,Gamma,nan,1", "a Gamma law of shape nan"),
+        (b"0,1.0,1.0,Pareto,1.0,1", "no law is known as Pareto, but Gamma and Weibull"),
+        (b"0,inf,1.0,,0,0", "inf requests per second"),
+        (b"0,1.0,1.0,\xff,0,0", "can't decode byte 0xff"),
+        (b"0,1.0", "not `start,rate,cv,law,shape,scale`"),
+    ],
+)
+def test_a_broken_line_of_a_servegen_mix_is_named(tmp_path, line, said):
+    (tmp_path / "chunk-0-trace.csv").write_bytes(b"0,2.0,1.0,Gamma,1.0,0.5\n" + line)
+    with pytest.raises(TraceError, match=r"chunk-0-trace\.csv, line 2: ") as told:
+        servegen(tmp_path, 0.0, None, 1.0, Lengths(100, 10, Random(1)), 0)
+    assert said in str(told.value)
+
+
+def test_a_servegen_mix_begins_with_its_first_window_whatever_its_clock_says(tmp_path):
+    (tmp_path / "chunk-0-trace.csv").write_text("1700000000,0,0,,0,0\n1700000600,1.0,1.0,,0,0\n")
+    found = servegen(tmp_path, 600.0, None, 1.0, Lengths(100, 10, Random(1)), 0).requests
+    assert 0 < found[0].came < found[-1].came < 600
 
 
 def test_a_servegen_mix_keeps_the_rates_of_its_clients_and_their_bursts(tmp_path):
