@@ -52,6 +52,21 @@ def test_mooncake_keeps_the_whole_blocks_of_a_prompt(tmp_path):
     assert trace.length_s == 6.0
 
 
+def test_a_trace_begins_with_its_first_request_whatever_its_clock_says(tmp_path):
+    epoch = [{**row, "timestamp": row["timestamp"] + 1_700_000_000_000} for row in MOONCAKE]
+    assert [session.start_s for session in read(write(tmp_path / "m.jsonl", epoch), "mooncake").sessions] == [3.0, 0.0]
+
+    calls = [{"t": 1.7e9 + second, "api_time": 2.0, **CALL} for second in (0, 9)]
+    [session] = read(write(tmp_path / "w.jsonl", [{"requests": calls}]), "weka").sessions
+    assert [turn.pause_s for turn in session.turns] == [0.0, 7.0]
+
+
+def test_ids_of_mooncake_may_have_all_64_bits(tmp_path):
+    rows = [{**MOONCAKE[0], "hash_ids": [2**63 + 5, 2**64 - 1]}, {**MOONCAKE[0], "hash_ids": [5, 2**63 - 1]}]
+    first, second = (session.turns[0].blocks for session in read(write(tmp_path / "m.jsonl", rows), "mooncake").sessions)
+    assert not set(first) & set(second)
+
+
 def test_weka_sessions_think_between_their_turns_and_wait_for_their_sub_agents(tmp_path):
     trace = read(write(tmp_path / "w.jsonl", WEKA), "weka")
     turns = trace.sessions[0].turns
@@ -69,6 +84,22 @@ def test_azure_tells_arrivals_and_lengths_alone(tmp_path):
         (374, 44, None),
         (1100, 9, None),
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + AZURE,
+        AZURE.replace("TIMESTAMP,ContextTokens,GeneratedTokens", '"TIMESTAMP","ContextTokens","GeneratedTokens"').replace("374", '"374"'),
+        AZURE.replace("46.6805900", "46.680590+00:00"),
+        AZURE.replace("46.6805900", "46.6805900Z").replace("18:15:50.1805900", "20:15:50.1805900+02:00"),
+        AZURE.replace("46.6805900", "46").replace("50.1805900", "49.5+00:00"),
+    ],
+)
+def test_azure_may_be_quoted_have_a_byte_order_mark_and_tell_its_zone(tmp_path, text):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert [session.start_s for session in read(path, guess(path)).sessions] == [0.0, 3.5]
 
 
 def test_lmcache_sessions_share_the_blocks_of_equal_texts(tmp_path):
@@ -129,7 +160,12 @@ def test_a_format_is_told_by_its_first_line(tmp_path, name, text):
         ("weka", json.dumps(WEKA[0]), '{"requests": [], "block_size": 48}', "does not divide"),
         ("lmcache", json.dumps(LMCACHE[0]), '{"timestamp": 0, "session_id": "a"}', "input"),
         ("azure", AZURE.splitlines()[1], "2023-11-16 18:15:46,374", "2 fields"),
+        ("mooncake", json.dumps(MOONCAKE[0]), json.dumps({**MOONCAKE[0], "hash_ids": [1, 2**64]}), "has more than 64 bits"),
+        ("weka", json.dumps(WEKA[0]), '{"requests": [' + '{"t": 0, "type": "subagent", "requests": [' * 9000, "nested too deeply"),
         ("azure", AZURE.splitlines()[1], "yesterday,374,44", "yesterday"),
+        ("azure", AZURE.splitlines()[1], "2023-11-16 18:15:46.680590 garbage,374,44", "garbage' is no time such as"),
+        ("azure", AZURE.splitlines()[1], "2023-11-16 18:15:46.680590,1_000,44", "'1_000' is no number of tokens"),
+        ("azure", AZURE.splitlines()[1], '2023-11-16 18:15:46.680590,"374,44', "unexpected end of data"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, name, good, broken, said):
@@ -145,10 +181,12 @@ def test_a_file_that_is_missing_cut_off_or_empty_is_told(tmp_path):
     with pytest.raises(TraceError, match="No such file"):
         read(tmp_path / "none", "mooncake")
     empty = write(tmp_path / "empty.jsonl", [])
+    for reading in (lambda: read(empty, "mooncake"), lambda: guess(empty)):
+        with pytest.raises(TraceError, match=r"empty\.jsonl: the file is empty"):
+            reading()
+    empty.write_text(AZURE.splitlines()[0])
     with pytest.raises(TraceError, match="no request in it"):
-        read(empty, "mooncake")
-    with pytest.raises(TraceError, match="--format"):
-        guess(empty)
+        read(empty, "azure")
     broken = tmp_path / "w.jsonl.zst"
     broken.write_bytes(b"no zstd")
     with pytest.raises(TraceError, match="zstd"):

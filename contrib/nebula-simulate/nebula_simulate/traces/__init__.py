@@ -36,8 +36,8 @@ def read(path: Path, format_name: str) -> Trace:
 
 def guess(path: Path) -> str:
     """The format that the first line looks like. Raises `TraceError`."""
-    first = next(parsed(path, bytes.strip), b"")
-    if first.startswith(azure.HEAD[0].encode()):
+    first = next(parsed(path, bytes.strip))
+    if first.lstrip(b'"').startswith(azure.HEAD[0].encode()):
         return "azure"
     if b'"input"' in first and b'"session_id"' in first:
         return "lmcache"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import csv
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from nebula_simulate.errors import TraceError
@@ -10,6 +12,8 @@ from nebula_simulate.traces.lines import parsed
 from nebula_simulate.traces.trace import Session, Trace, Turn, checked
 
 HEAD = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+TOKENS = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def read(path: Path) -> Trace:
@@ -22,12 +26,29 @@ def read(path: Path) -> Trace:
 
 
 def _row(line: bytes) -> tuple[datetime, Turn] | None:
-    fields = [field.strip() for field in line.decode().split(",")]
+    try:
+        [fields] = csv.reader([line.decode()], strict=True)
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    fields = [field.strip() for field in fields]
     if tuple(fields) == HEAD:
         return None
     if len(fields) != len(HEAD):
         raise ValueError(f"{len(fields)} fields where {','.join(HEAD)} is expected")
+    return _moment(fields[0]), checked(Turn(0.0, _tokens(fields[1]), _tokens(fields[2]), None))
+
+
+def _moment(text: str) -> datetime:
+    """A time without a zone is of UTC: files with and without one exist, and in some both."""
+    if not (found := MOMENT.fullmatch(text)):
+        raise ValueError(f"{text!r} is no time such as 2023-11-16 18:15:46.680590")
+    day, clock, fraction, zone = found.groups()
     # A seventh decimal is more than `fromisoformat` takes.
-    at, _, fraction = fields[0].partition(".")
-    moment = datetime.fromisoformat(f"{at}.{fraction[:6]:0<6}")
-    return moment, checked(Turn(0.0, int(fields[1]), int(fields[2]), None))
+    moment = datetime.fromisoformat(f"{day} {clock}.{(fraction or '')[:6]:0<6}{zone or ''}")
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _tokens(text: str) -> int:
+    if not TOKENS.fullmatch(text):
+        raise ValueError(f"{text!r} is no number of tokens")
+    return int(text)

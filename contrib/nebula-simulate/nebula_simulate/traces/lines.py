@@ -15,18 +15,23 @@ import zstandard
 from nebula_simulate.errors import TraceError
 
 Row = TypeVar("Row")
+BOM = b"\xef\xbb\xbf"
+"""What some programs begin a file of UTF-8 with."""
 
 
 def parsed(path: Path, parse: Callable[[bytes], Row | None]) -> Iterator[Row]:
     """What `parse` makes of each line; `None` leaves a line out. Raises `TraceError`, naming the line that it cannot parse."""
-    number, name = 0, f"{path}"
+    number, name, empty = 0, f"{path}", True
     try:
         for member, lines in _files(path):
             name = f"{path}, {member}" if member else name
             number = 0
             for line in lines:
                 number += 1
-                row = parse(line) if line.strip() else None
+                line = line.removeprefix(BOM) if number == 1 else line
+                if not line.strip():
+                    continue
+                empty, row = False, parse(line)
                 if row is not None:
                     yield row
     except OSError as error:
@@ -35,6 +40,10 @@ def parsed(path: Path, parse: Callable[[bytes], Row | None]) -> Iterator[Row]:
         raise TraceError(f"{name}, after line {number}: not a whole {''.join(path.suffixes[-2:])} file: {error}") from error
     except (ValueError, msgspec.MsgspecError) as error:
         raise TraceError(f"{name}, line {number}: {error}") from error
+    except RecursionError as error:
+        raise TraceError(f"{name}, line {number}: nested too deeply") from error
+    if empty:
+        raise TraceError(f"{path}: the file is empty")
 
 
 def _files(path: Path) -> Iterator[tuple[str, IO[bytes]]]:

@@ -20,7 +20,7 @@ class Line(msgspec.Struct):
     """A line of the file."""
 
     timestamp: Annotated[float, msgspec.Meta(ge=0)]
-    """Milliseconds."""
+    """Milliseconds, from whenever: the first request is the start."""
     input_length: int
     output_length: int
     hash_ids: list[Id]
@@ -29,10 +29,15 @@ class Line(msgspec.Struct):
 def read(path: Path) -> Trace:
     """The whole trace. Raises `TraceError`."""
     decode = msgspec.json.Decoder(Line).decode
-    return Trace(path, list(parsed(path, lambda line: _session(decode(line)))), tick_s=TICK_S)
+    rows = list(parsed(path, lambda line: _turn(decode(line))))
+    start = min((at for at, _ in rows), default=0.0)
+    return Trace(path, [Session((at - start) / 1000, (turn,)) for at, turn in rows], tick_s=TICK_S)
 
 
-def _session(line: Line) -> Session:
+def _turn(line: Line) -> tuple[float, Turn]:
     whole = line.hash_ids[: line.input_length // BLOCK_TOKENS]
-    turn = checked(Turn(0.0, line.input_length, line.output_length, array("q", whole)))
-    return Session(line.timestamp / 1000, (turn,))
+    try:
+        blocks = array("Q", whole)
+    except OverflowError as error:
+        raise ValueError(f"hash_ids: {max(whole)} has more than 64 bits") from error
+    return line.timestamp, checked(Turn(0.0, line.input_length, line.output_length, blocks))

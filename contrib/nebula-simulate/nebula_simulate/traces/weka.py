@@ -51,7 +51,7 @@ def _session(line: Line) -> Session:
     if odd:
         raise ValueError(f"block_size {line.block_size} does not divide {BLOCK_TOKENS}")
     requests = sorted(_flat(line.requests, 0.0), key=lambda pair: pair[0])
-    turns, ended = [], 0.0
+    turns, ended = [], requests[0][0] if requests else 0.0
     for at, request in requests:
         pause = max(0.0, at - ended) if request.think_time is None else request.think_time
         whole = request.hash_ids[step - 1 : request.prompt_tokens // line.block_size : step]
