@@ -13,6 +13,9 @@ from nebula_simulate.traces import BLOCK_TOKENS
 
 Parameters = Mapping[str, float]
 COSTS = tuple(field.name for field in fields(CostModel))
+BATCH = ("max_batched_tokens", "max_sequences")
+MOST, MOST_S = 1_000_000_000, 1000
+"""Of a number, and of a cost in seconds: a simulation of more than that does not end."""
 
 
 def _fcfs(capacity_blocks: int, parameters: Parameters) -> SimEngine:
@@ -37,7 +40,7 @@ class Model:
 
 
 MODELS: Mapping[str, Model] = {
-    "steps": Model(_steps, 409_600, ("max_batched_tokens", "max_sequences", *COSTS)),
+    "steps": Model(_steps, 409_600, (*BATCH, *COSTS)),
     "fcfs": Model(_fcfs, 2_048_000, ("tokens_per_s",)),
 }
 
@@ -69,7 +72,7 @@ class Fleet:
 
 
 def parameters(model: str, settings: Iterable[str]) -> Parameters:
-    """`key=value` texts as a model's parameters. Raises `SimulationError` naming the one that is wrong."""
+    """`key=value` texts as a model's parameters, of which an engine can be made. Raises `SimulationError` naming the one that is wrong."""
     found = {}
     for text in settings:
         key, _, value = text.partition("=")
@@ -80,4 +83,16 @@ def parameters(model: str, settings: Iterable[str]) -> Parameters:
             found[key] = float(value)
         except ValueError as error:
             raise SimulationError(f"--set {text}: {value!r} is not a number") from error
+        if wanted := _wanted(key, found[key]):
+            raise SimulationError(f"--set {text}: {key} is {wanted}")
+    Fleet(1, model, parameters=found).build()
     return found
+
+
+def _wanted(key: str, value: float) -> str:
+    """What a parameter has to be, if it is not."""
+    if key in COSTS:
+        return "" if 0 <= value <= MOST_S else f"a number of seconds, 0 to {MOST_S}"
+    if key in BATCH:
+        return "" if 1 <= value <= MOST and value.is_integer() else f"a whole number, 1 to {MOST}"
+    return "" if 1 <= value <= MOST else f"a number, 1 to {MOST}"

@@ -77,6 +77,12 @@ def test_a_request_waits_for_a_place_and_for_room_in_the_cache():
     assert first_tokens(BatchEngine(small), crowd[:3])[2] == pytest.approx(1.1)
 
 
+def test_no_replica_passes_more_than_full_steps_though_arithmetic_costs_nothing():
+    """Steps of 1000 tokens and 0.1 s pass a hundred requests of 100 tokens a second."""
+    spec = EngineSpec(cost=PLAIN.cost, max_sequences=10, max_batched_tokens=1000)
+    assert spec.most_per_s([Request(0.0, 91, 10)] * 7) == pytest.approx(100)
+
+
 def test_a_constant_load_on_a_fixed_fleet_costs_what_it_costs():
     record = Run(spread(4.0, 900), Scene(PLAIN, start=2), fixed(2)).run()
     found = figures(record, 2.0, gpus=4)

@@ -38,7 +38,7 @@ class EngineSpec:
         return request.prompt_tokens + request.output_tokens <= self.kv_tokens
 
     def most_per_s(self, requests: Sequence[Request]) -> float:
-        """Such requests per second that no replica can exceed: what each takes of the arithmetic, with steps for nothing."""
+        """Such requests per second that no replica can exceed: what each takes of the arithmetic, or of steps that are all full."""
         cost = self.cost
         work = sum(
             cost.prefill_token_s * each.prompt_tokens
@@ -46,7 +46,8 @@ class EngineSpec:
             + (each.output_tokens - 1) * (cost.decode_sequence_s + cost.decode_context_s * (each.prompt_tokens + each.output_tokens / 2))
             for each in requests
         )
-        return len(requests) / work
+        steps = sum(each.prompt_tokens + each.output_tokens - 1 for each in requests) / self.max_batched_tokens
+        return len(requests) / max(work, cost.step_s * steps)
 
 
 class FirstToken(NamedTuple):
