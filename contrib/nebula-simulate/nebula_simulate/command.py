@@ -188,7 +188,8 @@ def _scale(names: list[str], options: Options, json_out: Path | None, plot: Path
     if str(json_out) == "-":
         print_json(document(rows, compared))
     else:
-        stdout().print(table(rows, compared))
+        console = stdout()
+        console.print(table(rows, compared, console.width), crop=False)
 
 
 def _show(figures: dict[Run, Figures], names: list[str], setup: Setup, json_out: Path | None, plot: Path | None) -> None:
@@ -204,7 +205,8 @@ def _show(figures: dict[Run, Figures], names: list[str], setup: Setup, json_out:
     if str(json_out) == "-":
         print_json(document(found, setup))
     else:
-        stdout().print(table(found, setup))
+        console = stdout()
+        console.print(table(found, setup, console.width), crop=False)
 
 
 def _page(found: list[Row], setup: Setup) -> str:

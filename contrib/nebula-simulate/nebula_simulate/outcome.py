@@ -31,7 +31,7 @@ class Outcome:
     """Seconds that the simulation took."""
 
     def figures(self, slo_ttft_s: float) -> dict[str, float]:
-        """Everything that is reported, by name; rates are 0–1."""
+        """Everything that is reported, by name; rates are 0–1. Of what was left out only `refused` and `served` tell."""
         good = sum(ttft <= slo_ttft_s for ttft in self.ttft_s)
         return {
             "requests": len(self.ttft_s),
@@ -43,6 +43,7 @@ class Outcome:
             "slo_met": good / max(1, len(self.ttft_s)),
             "goodput_rps": good / self.until_s if self.until_s else 0.0,
             "refused": self.refused,
+            "served": len(self.ttft_s) / max(1, len(self.ttft_s) + self.refused),
             "preemptions": self.preemptions,
             "fallbacks": self.fallbacks,
             "took_s": self.took_s,

@@ -54,6 +54,7 @@ COLUMNS: Sequence[Figure] = (
     ("imbalance", "imbalance", lambda value: f"{value:.2f}"),
     *((f"ttft_p{q}_s", f"TTFT p{q}", seconds) for q in (50, 90, 99)),
     *((f"e2e_p{q}_s", f"E2E p{q}", seconds) for q in (50, 90, 99)),
+    ("served", "served", _per_cent),
     ("slo_met", "in time", _per_cent),
     ("goodput_rps", "good req/s", lambda value: f"{value:.2f}"),
     ("requests", "requests", lambda value: f"{value:,.0f}"),

@@ -91,6 +91,13 @@ def test_a_constant_load_on_a_fixed_fleet_costs_what_it_costs():
     assert (found["failed"], found["changes"], found["most_waiting"]) == (0, 0, 0)
 
 
+def test_what_no_replica_can_hold_is_not_served_and_a_quantile_is_that_of_the_nearest_rank():
+    requests = [Request(float(place), 10, 1 + place) for place in range(100)] + [Request(100.0, 10**9, 1)]
+    found = figures(record := Run(Workload("one too long", requests), Scene(PLAIN), fixed(1)).run(), 2.0, 1)
+    assert (found["served"], found["attainment"], found["refused"]) == (100 / 101, 1.0, 1)
+    assert found["ttft_p99_s"] == sorted(record.ttft_s[:100])[98]
+
+
 def test_a_replica_serves_when_it_has_booted_and_is_paid_for_from_the_beginning():
     record = Run(spread(1.0, 600), Scene(PLAIN, boot_s=95.0, start=1), Schedule([(0.0, 1), (100.0, 2), (400.0, 1)])).run()
     ready = {at: number for at, _, number, _, _ in record.looks}

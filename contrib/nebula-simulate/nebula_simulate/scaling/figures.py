@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import isnan
 
+from nebula_simulate.outcome import quantiles
 from nebula_simulate.scaling.replay import Record
 
 SHARE = 0.99
@@ -26,13 +27,14 @@ def figures(record: Record, slo_s: float, gpus: int) -> Figures:
         "gpu_hours": record.paid_s * gpus / 3600.0,
         "failed": float(record.failed),
         "longest_wait_s": max(answered, default=0.0),
-        "ttft_p99_s": sorted(answered)[int(SHARE * len(answered))] if answered else 0.0,
+        "ttft_p99_s": quantiles(answered)[-1],
         "most_waiting": float(record.most_waiting),
         "most_pending": float(record.most_pending),
         "changes": float(sum(one != other for one, other in pairwise(numbers))),
         "most_replicas": float(max(numbers, default=0)),
         "requests": float(asked),
         "refused": float(record.refused),
+        "served": len(answered) / max(1, len(record.ttft_s)),
     }
 
 

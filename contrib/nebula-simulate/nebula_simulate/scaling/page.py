@@ -88,4 +88,4 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _shown(key: str, value: float) -> str:
-    return f"{value:.2%}" if key == "attainment" else f"{value:,.2f}" if value != int(value) else f"{value:,.0f}"
+    return f"{value:.2%}" if key in ("attainment", "served") else f"{value:,.2f}" if value != int(value) else f"{value:,.0f}"

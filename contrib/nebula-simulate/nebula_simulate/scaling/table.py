@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from nebula_simulate.fitted import Column, fitted
 from nebula_simulate.scaling.compare import BASELINES, Comparison, Row
-from nebula_simulate.table import seconds
+from nebula_simulate.scaling.figures import Figures
+from nebula_simulate.table import seconds, served
 
 
-def table(rows: Sequence[Row], comparison: Comparison) -> Table:
-    """One line each, in the order in which they were asked for."""
-    made = Table(title=described(comparison), caption=_caption(rows), caption_justify="left", title_style="bold", header_style="")
-    made.add_column("scaled by")
-    for head in (f"≤ {comparison.slo_s:g} s", "GPU-hours", "most", "failed", "held", "queued", "TTFT p99", "longest", "changes"):
-        made.add_column(head, justify="right")
-    if comparison.workload.steps_at:
-        made.add_column("in time again after")
-    for row in rows:
-        made.add_row(Text(row.name, style="dim" if row.name in BASELINES else ""), *_cells(row))
-    return made
+def table(rows: Sequence[Row], comparison: Comparison, width: int) -> Table:
+    """One line each, in the order in which they were asked for. In fewer columns than `width` needs, some are left out."""
 
+    def cells(shown: Callable[[Figures], str]) -> list[Text]:
+        return [Text(shown(row.figures)) for row in rows]
 
-def _cells(row: Row) -> list[str]:
-    one = row.figures
-    counts = [f"{one[key]:,.0f}" for key in ("most_replicas", "failed", "most_waiting", "most_pending")]
-    times = [seconds(one["ttft_p99_s"]), seconds(one["longest_wait_s"]), f"{one['changes']:,.0f}"]
-    again = [" ".join(f"{each:.0f}" for each in row.regained_s)] if row.regained_s else []
-    return [f"{one['attainment']:.2%}", f"{one['gpu_hours']:.2f}", *counts, *times, *again]
+    names = [Text(row.name, style="dim" if row.name in BASELINES else "") for row in rows]
+    again = [Text(" ".join(f"{each:.0f}" for each in row.regained_s)) for row in rows]
+    columns = [
+        Column("", "scaled by", names, justify="left"),
+        *([Column("", "served", [served(row.figures) for row in rows])] if any(row.figures["served"] < 1 for row in rows) else ()),
+        Column("", f"≤ {comparison.slo_s:g} s", cells(lambda one: f"{one['attainment']:.2%}")),
+        Column("GPU-", "hours", cells(lambda one: f"{one['gpu_hours']:.2f}")),
+        Column("", "most", cells(lambda one: f"{one['most_replicas']:,.0f}")),
+        Column("", "failed", cells(lambda one: f"{one['failed']:,.0f}")),
+        Column("", "held", cells(lambda one: f"{one['most_waiting']:,.0f}"), spare=1),
+        Column("", "queued", cells(lambda one: f"{one['most_pending']:,.0f}"), spare=2),
+        Column("TTFT", "p99", cells(lambda one: seconds(one["ttft_p99_s"]))),
+        Column("", "longest", cells(lambda one: seconds(one["longest_wait_s"])), spare=3),
+        Column("", "changes", cells(lambda one: f"{one['changes']:,.0f}"), spare=4),
+        *([Column("in time", "again after", again, justify="left", wraps=True)] if comparison.workload.steps_at else ()),
+    ]
+    return fitted(columns, width, described(comparison), _caption(rows))
 
 
 def described(comparison: Comparison) -> str:
     """The workload and the fleet, in words."""
     workload, bounds, scene = comparison.workload, comparison.bounds, comparison.scene
     return (
-        f"{workload.name}: {len(workload.requests):,} requests in {workload.length_s / 3600:.3g} h, "
+        f"{workload.name}: {len(workload.requests):,} requests in {lasting(workload.length_s)}, "
         f"{bounds.least} to {bounds.most} replicas, {scene.start} at the start, {scene.boot_s:g} s to start one"
     )
 
 
-def _caption(rows: Sequence[Row]) -> str:
-    parts = ["times in seconds; held: most requests in the waiting room; queued: most requests in engines' queues"]
+def lasting(seconds: float) -> str:
+    """A time in the unit in which one would say it."""
+    if seconds >= 7200:
+        return f"{seconds / 3600:.3g} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def _caption(rows: Sequence[Row]) -> list[str]:
+    parts = ["times in seconds", "held: most requests in the waiting room", "queued: most requests in engines' queues"]
     if refused := max(row.figures["refused"] for row in rows):
-        parts.append(f"{refused:,.0f} left out that no replica could hold")
-    return "; ".join(parts)
+        parts.append(f"{refused:,.0f} left out that no replica could hold: they count in “served” alone")
+    return parts
 
 
 def document(rows: Sequence[Row], comparison: Comparison) -> list[dict[str, Any]]:
