@@ -123,3 +123,28 @@ async def test_another_body_that_breaks_off_does_not_look_whole(gateway, engine,
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
         await client.answer()
     await running.at_rest()
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 100", b"transfer-encoding: chunked"])
+async def test_an_answer_that_breaks_off_destroys_nothing_of_the_one_before_it(gateway, engine, until, framing):
+    whole = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"a" * 100_000
+
+    async def script(upstream, reader, writer, seen):
+        writer.write(whole if len(upstream.seen) == 1 else b"HTTP/1.1 200 OK\r\n%b\r\n\r\n5\r\nabcde\r\n" % framing)
+        await writer.drain()
+        if len(upstream.seen) == 2:
+            raise ConnectionResetError
+
+    upstream = await engine(script)
+    running = await gateway(upstream.url)
+    client = await running.connect()
+    client.writer.transport.pause_reading()
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    client.post()
+    client.post()
+    await until(lambda: len(upstream.seen) == 2)
+    await running.at_rest()
+    client.writer.transport.resume_reading()
+    assert len((await client.answer()).body) == 100_000
+    with pytest.raises(asyncio.IncompleteReadError):
+        await client.answer()

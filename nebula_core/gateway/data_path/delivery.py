@@ -93,6 +93,11 @@ class Delivery:
         self._write(event, self._chunked)
         return True
 
+    @property
+    def shows_its_end(self) -> bool:
+        """Whether the client can tell an answer that stops early from a whole one, however its connection ends."""
+        return self._chunked or not self._open_ended
+
     def tokens(self) -> Tokens:
         """What the answer's `usage` says; without one, its events are counted."""
         prompt, completion = read_usage(b"".join(self._tail))

@@ -109,6 +109,8 @@ class Exchange(Attempts):
         self._end(delivery.status)
         if told:  # and framed to its end: a client may have sent its next request on the connection already
             self._client.finished(close=delivery.closing)
+        elif delivery.shows_its_end:
+            self._client.finished(close=True)  # not reset: that would destroy what the client has not read yet, of earlier answers too
         else:
             self._client.cut()
 
