@@ -32,6 +32,8 @@ MANAGEMENT = (
     *(b"/sleep", b"/wake_up", b"/pause", b"/resume", b"/reset_", b"/collective_rpc", b"/scale_elastic_ep", b"/init_weight"),  # vLLM
     *(b"/update_weight", b"/start_profile", b"/stop_profile"),  # both
     *(b"/flush_cache", b"/release_memory", b"/set_internal_state", b"/abort_request", b"/configure_logging", b"/freeze_gc"),  # SGLang
+    *(b"/slow_down", b"/clear_hicache", b"/destroy_weight", b"/send_weight", b"/get_weight"),  # SGLang
+    *(b"/start_expert", b"/stop_expert", b"/dump_expert"),  # SGLang
 )
 """Starts of paths by which operators manage an engine. They are not for whoever may ask for a completion."""
 _NOT_RELAYED = (b"/v1/models", b"/health", b"/ready", *MANAGEMENT)
