@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -154,13 +155,28 @@ def test_a_head_that_comes_again_is_not_parsed_again():
     assert again[4] == b"hello, again"
 
 
+def test_a_body_in_chunks_of_one_byte_takes_no_more_memory_than_its_bytes():
+    reader = RequestReader(lambda request: None, {}, 2000, 200_000)
+    reader.feed(POST + b"transfer-encoding: chunked\r\n\r\n")
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            reader.feed(b"1\r\na\r\n" * 100)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 200_000
+    reader.feed(b"0\r\n\r\n")
+    assert reader.ready[0].body == b"a" * 100_000
+
+
 def test_nothing_is_pending_after_a_known_head_even_where_a_line_end_came_before_it():
     reader = RequestReader(lambda request: None, {}, 2000, 1000)
     asked = POST + b"content-length: 5\r\n\r\nhello"
     for piece in (asked, b"\r\n", asked):
         reader.feed(piece)
     assert b"content-length" not in reader.ready[-1].fields  # the parser was not asked
-    assert reader.pending_bytes == 0
+    assert reader.between
 
 
 ANSWER_HEADS = (

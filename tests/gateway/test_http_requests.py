@@ -188,6 +188,14 @@ async def test_a_large_body_does_not_count_towards_the_head(gateway, engine):
     assert (await (await gateway((await engine()).url)).ask(body)).status == 200
 
 
+@pytest.mark.parametrize("begun", [b"0\r\nx: ", b"0\r\n", b"5;", b"5\r\nhello\r\n0;x="])
+async def test_a_trailer_or_a_chunks_extension_without_end_is_a_431(gateway, begun):
+    client = await (await gateway()).connect()
+    client.send(HEAD + b"transfer-encoding: chunked\r\n\r\n" + begun)
+    client.send(b"a" * 1_000_000)
+    assert (await client.answer()).status == 431
+
+
 async def test_an_announced_body_that_is_too_large_is_refused_unread(gateway):
     client = await (await gateway(max_body_bytes=1024)).connect()
     client.send(HEAD + b"content-length: 1025\r\n\r\n")
@@ -306,6 +314,19 @@ async def test_an_upgrade_is_declined_and_the_body_that_came_with_it_is_read(gat
     assert upstream.seen[0].field(b"upgrade") == upstream.seen[0].field(b"http2-settings") == []
 
 
+@pytest.mark.parametrize(("version", "connection"), [(b"1.1", b"Upgrade, close"), (b"1.0", b"Upgrade")])
+async def test_the_body_of_a_declined_upgrade_may_come_later_and_be_the_clients_last(gateway, engine, version, connection):
+    upstream = await engine()
+    client = await (await gateway(upstream.url)).connect()
+    client.send(b"POST /v1/chat/completions HTTP/%b\r\nhost: g\r\ncontent-length: 13\r\n" % version)
+    client.send(b"upgrade: h2c\r\nconnection: %b\r\n\r\n" % connection)
+    await asyncio.sleep(0.05)  # so that the body comes by itself
+    client.send(b'{"model":"m"}')
+    assert (await client.answer()).status == 200
+    assert [seen.body for seen in upstream.seen] == [b'{"model":"m"}']
+    assert await client.closed()
+
+
 async def test_a_target_with_scheme_and_host_is_taken_for_its_path(gateway, engine):
     upstream = await engine()
     await (await gateway(upstream.url)).ask(path=b"http://gateway/v1/rerank?x=1")
@@ -333,6 +354,17 @@ async def test_a_head_that_trickles_in_is_a_408_all_the_same(gateway):
         assert (await client.answer()).status == 408
     finally:
         task.cancel()
+
+
+async def test_a_line_end_after_a_request_is_not_the_beginning_of_another(gateway, engine):
+    running = await gateway((await engine()).url, limits=Limits(head_s=0.1))
+    client = await running.connect()
+    assert (await client.ask()).status == 200
+    client.send(b"\r\n")  # as some old clients do
+    await asyncio.sleep(0.3)
+    assert (await client.ask()).status == 200
+    client.send(b"\r\nPOST /v1/chat")
+    assert (await client.answer()).status == 408
 
 
 async def test_a_body_that_stops_coming_is_a_408(gateway):
@@ -382,6 +414,8 @@ async def test_which_origins_may_read_an_answer_is_not_for_engines_to_say(gatewa
     "path",
     [
         *(b"/slots/0?action=erase", b"/v1/load_lora_adapter", b"/update_weights_from_disk", b"/sleep"),
+        *(b"/slow_down", b"/clear_hicache_storage_backend", b"/destroy_weights_update_group", b"/send_weights_to_remote_instance"),
+        *(b"/get_weights_by_name", b"/start_expert_distribution_record", b"/dump_expert_distribution_record"),
         *(b"/%73leep", b"/%6cora-adapters", b"http://host/slots/0", b"http://host/%73lots/0?action=erase"),
     ],
 )

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from nebula_core.testing.scripted_engine import EVENT, SSE, chunk, sends
+from nebula_core.testing.scripted_engine import EVENT, OK, SSE, chunk, sends
 
 pytestmark = pytest.mark.asyncio
 
@@ -23,6 +23,44 @@ async def test_a_client_that_leaves_cancels_its_request_at_the_engine(gateway, e
     await asyncio.wait_for(upstream.gone.wait(), 5)
     await running.at_rest()
     assert running.count("nebula_request_total", "499") + running.count("nebula_request_total", "200") == 1
+
+
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /health HTTP/1.1\r\nhost: g\r\n\r\n", b"POST /v1/chat"])
+@pytest.mark.parametrize("ending", ["close", "reset"])
+async def test_a_client_that_leaves_after_sending_more_cancels_its_request_all_the_same(gateway, engine, more, ending, until):
+    upstream = await engine(sends(SSE))
+    client = await (running := await gateway(upstream.url)).connect()
+    client.post()
+    await until(lambda: upstream.seen)
+    client.send(more)
+    await asyncio.sleep(0.05)  # so that it comes by itself
+    {"close": client.writer.close, "reset": client.writer.transport.abort}[ending]()
+    await asyncio.wait_for(upstream.gone.wait(), 5)
+    await running.at_rest()
+
+
+async def test_a_client_that_sends_far_ahead_of_its_answers_is_held_back(gateway, engine, until):
+    go_on = asyncio.Event()
+
+    async def script(engine, reader, writer, seen):
+        await go_on.wait()
+        writer.write(OK)
+
+    upstream = await engine(script)
+    client = await (running := await gateway(upstream.url)).connect()
+    large = b'{"model":"m","prompt":"%b"}' % (b"a" * 1_000_000)
+    for _ in range(60):
+        client.post(large)
+    unsent = client.writer.transport.get_write_buffer_size
+    before = 0
+    async with asyncio.timeout(20):
+        while unsent() != before:
+            before = unsent()
+            await asyncio.sleep(0.2)
+    assert unsent() > 30_000_000  # the rest is in the kernel's buffers
+    go_on.set()
+    assert [(await client.answer()).status for _ in range(60)] == [200] * 60
+    await running.at_rest()
 
 
 async def test_a_client_that_leaves_while_the_engine_is_connected_to_leaks_nothing(gateway, mute_url, until):

@@ -34,7 +34,19 @@ head that is known, is copied once and not twice."""
 class ClientConnection(asyncio.BufferedProtocol):
     """Has the requests of one client answered, and ends with the client, the drain or a deadline."""
 
-    __slots__ = ("_answered", "_dropped", "_exchange", "_held_back", "_reader", "_services", "_serving", "deadline", "paused", "transport")
+    __slots__ = (
+        "_ahead",
+        "_answered",
+        "_dropped",
+        "_exchange",
+        "_held_back",
+        "_reader",
+        "_services",
+        "_serving",
+        "deadline",
+        "paused",
+        "transport",
+    )
 
     transport: BatchedTransport
 
@@ -48,7 +60,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         """There has been a request."""
         self._serving = False
         self._held_back = False
-        """Reading is paused, for there are requests that wait."""
+        """Reading is paused: the client does not read its answers, or is too far ahead of them."""
+        self._ahead = 0
+        """Bytes that came while requests before them were being answered."""
         self._dropped = 0
         """Bytes that came after the last request that will be answered."""
         self.paused = False
@@ -75,10 +89,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         if reader.ended:
             self._drop(nbytes)
             return
-        begins = not reader.pending_bytes
+        begins = reader.between
         reader.feed(_received[:nbytes])
         if self._exchange is not None:
-            self._hold_back()
+            self._ahead += nbytes
+            if self._ahead > self._services.limits.ahead_bytes:  # not at once: that a client has gone is seen by reading
+                self._hold_back()
         elif reader.ready:
             self._serve()
         else:
@@ -117,7 +133,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._reader.request is not None:
             self.deadline = services.now + services.idle_s
             self._invite_body()
-        elif begins:
+        elif begins and not self._reader.between:
             self.deadline = services.now + services.limits.head_s
 
     def _invite_body(self) -> None:
@@ -155,10 +171,12 @@ class ClientConnection(asyncio.BufferedProtocol):
             if ready:
                 self.transport.flush()  # whether the client reads its answer decides whether the next request is begun
         self._serving = False
-        if ready:
-            self._hold_back()
+        if not ready:
+            self._ahead = 0
+            if self._exchange is None:
+                self._read_on()
         elif self._exchange is None:
-            self._read_on()
+            self._hold_back()
 
     def _begin(self, request: Request) -> None:
         if request.refusal is not None:
@@ -209,7 +227,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.deadline = self._services.now + self._services.keep_alive_s
         if self._serving:
             return
-        if self._held_back:
+        if self._held_back or self._reader.ready:
             self.transport.flush()  # as in `_serve`
             self._serve()
         elif self._reader.request is not None:
@@ -224,7 +242,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._exchange.expired()
         elif reader.ended:
             self.transport.abort()
-        elif reader.pending_bytes:
+        elif not reader.between:
             body = reader.request is not None
             reader.refuse(errors.too_slow("body" if body else "headers", services.idle_s if body else services.limits.head_s))
             self._serve()
@@ -233,7 +251,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Close, unless a request is being read or answered, or the first one is on its way: then after that."""
-        if self._exchange is not None or self._reader.pending_bytes or self._reader.ready:
+        if self._exchange is not None or self._reader.ready or not self._reader.between:
             return
         if self._answered:
             self._close()

@@ -15,6 +15,8 @@ class Limits:
     """Longest time for a request's head to arrive, from its first byte."""
     first_request_s: float = 1.0
     """How long a drain waits for the first request of a client that has just connected: it cannot know that it comes too late."""
+    ahead_bytes: int = 64 * 1024
+    """What is read of a client's further requests while one is being answered."""
     hold_bytes: int = 16 * 1024
     """Comments of a stream that are held back with its head, before the first event."""
     hold_s: float = 30.0

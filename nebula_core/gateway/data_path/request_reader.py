@@ -25,21 +25,21 @@ class RequestReader:
 
     __deletable__ = ("_parser",)  # what mypyc asks of a compiled class
     __slots__ = (
-        "_between",
         "_body",
-        "_body_bytes",
+        "_body_rest",
         "_declined",
         "_fields",
         "_head_bytes",
         "_identify",
         "_lines",
+        "_loose_bytes",
         "_max_body_bytes",
         "_max_head_bytes",
         "_parser",
         "_recall",
         "_target",
+        "between",
         "ended",
-        "pending_bytes",
         "ready",
         "request",
     )
@@ -48,27 +48,29 @@ class RequestReader:
         self._identify, self._recall = identify, Recall(known)
         self._max_head_bytes, self._max_body_bytes = max_head_bytes, max_body_bytes
         self._parser = HttpRequestParser(self)
-        self._between = True
-        """The parser has read no byte of a request that is not complete."""
+        self._loose_bytes = 0
+        """Bytes read since the parser last gave out a field, a piece of a body or the end of a request."""
         self._target = b""
         self._fields: dict[bytes, bytes] = {}
         self._lines: list[bytes] = []
         self._head_bytes = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body = b""
+        """The body's first piece, which mostly is the whole."""
+        self._body_rest = bytearray()
+        """The pieces after it, in one array: a client may send a piece for each byte."""
         self._declined: Request | None = None
         self.ready: deque[Request] = deque()
         """Requests that are complete; one with a `refusal` is the last."""
         self.request: Request | None = None
         """The request whose body is being read."""
-        self.pending_bytes = 0
-        """Bytes read since the last complete request."""
+        self.between = True
+        """No byte has been read of a request that is not complete; line ends alone are none."""
         self.ended = False
         """Nothing more can follow: the client has said so, or has been refused."""
 
     def feed(self, data: bytes | memoryview) -> None:
         """Read on; what is complete is then in `ready`. Nothing of `data` is referred to afterwards."""
-        if not self._between:
+        if not self.between:
             self._parse(bytes(data))
             return
         size = len(data)
@@ -78,7 +80,6 @@ class RequestReader:
             known, body = self._recall.head, start[body_at:] if size <= MOST_BYTES else bytes(data[body_at:])
             request = Request(known.method, known.target, known.fields, known.lines, True, False, body, b"", known.known_path)
             self._identify(request)
-            self.pending_bytes = 0  # a line end may have come before the request, in a segment of its own
             self.ready.append(request)
             return
         before = len(self.ready)
@@ -95,12 +96,12 @@ class RequestReader:
         length = fields.pop(b"content-length", None)
         if fields.keys() & PARSED_ALWAYS or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive" or request.http10:
             return
-        if self._between and request.keep_alive and request.refusal is None:
+        if self.between and request.keep_alive and request.refusal is None:
             head = Request(request.method, request.target, fields, request.lines, known_path=request.known_path)
             self._recall.learn(data, length, request.body, head)
 
     def _parse(self, data: bytes) -> None:
-        self.pending_bytes += len(data)
+        self._loose_bytes += len(data)
         upgrade_at = None
         try:
             self._parser.feed_data(data)
@@ -112,7 +113,7 @@ class RequestReader:
                 self.refuse(cause.answer if isinstance(cause, Refused) else errors.bad_http(str(error).rstrip(".")))
         if upgrade_at is not None:  # not in the handler above, for a refusal in there would lose its cause
             self._decline_upgrade(data[upgrade_at:])
-        if self.pending_bytes > 2 * self._max_head_bytes and self.request is None and not self.ended:  # one field without an end
+        if self._loose_bytes > 2 * self._max_head_bytes and not (self.between or self.ended):  # a field or a chunk's size without an end
             self.refuse(errors.head_too_large(self._max_head_bytes))
 
     def refuse(self, answer: Answer) -> None:
@@ -137,6 +138,7 @@ class RequestReader:
         the body is framed, reads it.
         """
         self._declined = request = self.ready.pop()
+        self.ended = False  # its body is yet to come, also where it is the client's last request
         names = (b"content-length", b"transfer-encoding")
         framing = b"".join(b"%b: %b\r\n" % (name, request.fields[name]) for name in names if name in request.fields)
         self._parser = HttpRequestParser(self)
@@ -144,7 +146,7 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        self._between = False
+        self.between = False
 
     def on_url(self, part: bytes) -> None:
         """A part of the target: it may come in several."""
@@ -152,6 +154,7 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field of the head, or of the trailers, which nobody looks at."""
+        self._loose_bytes = 0
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > self._max_head_bytes:
             raise Refused(errors.head_too_large(self._max_head_bytes))
@@ -184,25 +187,26 @@ class RequestReader:
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the body; a chunked one is only now known to be too large."""
-        self._body_bytes += len(piece)
-        if self._body_bytes > self._max_body_bytes:
+        self._loose_bytes = 0
+        if len(self._body) + len(self._body_rest) + len(piece) > self._max_body_bytes:
             raise Refused(errors.too_large(self._max_body_bytes))
-        self._body.append(piece)
+        if self._body:
+            self._body_rest += piece
+        else:
+            self._body = piece
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         request, self.request = self.request, None
         assert request is not None, "a message ends after its head"
-        pieces = self._body
-        if pieces:
-            request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            self._body = []
-            self._body_bytes = 0
-        self._head_bytes = 0
-        self._between = True
+        request.body, self._body = self._body, b""
+        if self._body_rest:
+            request.body += self._body_rest
+            self._body_rest = bytearray()
+        self._head_bytes = self._loose_bytes = 0
+        self.between = True
         self._fields.clear()  # of trailers
         self._lines.clear()
-        self.pending_bytes = 0
         self.ended = not request.keep_alive
         self.ready.append(request)
 
