@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
+from nebula_simulate import checks
 from nebula_simulate import options as typed
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ HELP = "\n\n".join(
 
 
 def simulate(
+    context: typer.Context,
     trace: typed.TraceFile = None,
     strategy: typed.Names = None,
     load: typed.Loads = None,
@@ -75,52 +80,40 @@ def simulate(
     from nebula_simulate.runs import Setup, runs
     from nebula_simulate.scaling.command import Options
 
-    _check_writable(out for out in (json_out, plot) if out)
-    names, loads, of_engine = list(dict.fromkeys(_split(strategy or ()))), _loads(load or ["1"]), parameters(model, engine or ())
+    checks.check_options(context)
+    checks.check_outs(json_out, plot)
+    loads, of_engine = _loads(load or ["1"]), parameters(model, engine or ())
     if autoscale:
-        _check_scaled(names, model)
         options = Options(
-            trace=trace, trace_format=trace_format, pattern=_split(steps or ()), step_s=step_s, begin_s=begin, duration_s=duration,
+            trace=trace, trace_format=trace_format, pattern=checks.names(steps or ()), step_s=step_s, begin_s=begin, duration_s=duration,
             load=loads[0], tokens=tokens, least=least, most=most, start=start, boot_s=boot_s, slo_s=slo_ttft, gpus=gpus,
             room=waiting_room, kv_tokens=kv_tokens, parameters=of_engine, tables=_tables(settings),
         )  # fmt: skip
-        _scale(_split(autoscale), options, json_out, plot)
+        _scale(checks.names(autoscale), options, json_out, plot)
         return
     setup = Setup(
-        *_replayed(trace, trace_format, steps), Fleet(replicas, model, kv_tokens, of_engine), gateways=gateways, event_delay_s=event_delay,
+        *_replayed(trace, trace_format), Fleet(replicas, model, kv_tokens, of_engine), gateways=gateways, event_delay_s=event_delay,
         clients=sessions or 8 * replicas, duration_s=duration, distinct=distinct, slo_ttft_s=slo_ttft, tables=_tables(settings),
     )  # fmt: skip
-    names = names or list(DEFAULT)
+    names = list(dict.fromkeys(checks.names(strategy or DEFAULT)))
     _show(_watch(setup, runs(names, loads, seeds), jobs or os.cpu_count() or 1), names, setup, json_out, plot)
 
 
-def _check_scaled(strategies: list[str], model: str) -> None:
-    from nebula_simulate.errors import SimulationError
-
-    if strategies or model != "steps":
-        what = "requests go to the replica that has the fewest, and engines are of the model steps"
-        raise SimulationError(f"--autoscale: {what}; leave out --strategy and --model")
-
-
-def _replayed(trace: Path | None, trace_format: str | None, steps: list[str] | None) -> tuple[Path, str]:
+def _replayed(trace: Path | None, trace_format: str | None) -> tuple[Path, str]:
     """The trace to replay, and its format."""
     from nebula_simulate.errors import SimulationError
     from nebula_simulate.traces import guess
 
-    if trace is None or trace_format == "servegen" or steps:
-        raise SimulationError("name the requests to replay with --trace FILE; a servegen mix and --steps are for --autoscale")
+    if trace is None or trace_format == "servegen":
+        raise SimulationError("name the requests to replay with --trace FILE; a servegen mix is for --autoscale")
     return trace, trace_format or guess(trace)
-
-
-def _split(values: Iterable[str]) -> list[str]:
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
 def _loads(values: Iterable[str]) -> list[float]:
     from nebula_simulate.errors import SimulationError
 
     found = []
-    for text in _split(values):
+    for text in checks.names(values):
         try:
             load = float(text)
         except ValueError as error:
@@ -141,15 +134,6 @@ def _tables(file: Path | None) -> Tables:
 
     settings = load(file)
     return strategies.Tables(settings.router.fallback, settings.plugins.disabled, settings.plugin_tables)
-
-
-def _check_writable(outs: Iterable[Path]) -> None:
-    """Better told now than after an hour."""
-    from nebula_simulate.errors import SimulationError
-
-    for out in outs:
-        if str(out) != "-" and (out.is_dir() or not out.absolute().parent.is_dir()):
-            raise SimulationError(f"{out}: there is no such folder, or it is one itself; name a file to write")
 
 
 def _watch(setup: Setup, todo: list[Run], jobs: int) -> dict[Run, Figures]:
@@ -182,7 +166,7 @@ def _scale(names: list[str], options: Options, json_out: Path | None, plot: Path
     compared = comparison(options)
     rows = list(compared.rows(list(dict.fromkeys(names))))
     if plot:
-        _write(plot, page(rows, compared, " ".join(sys.argv[1:])))
+        _write(plot, page(rows, compared, shlex.join(sys.argv[1:])))
     if json_out and str(json_out) != "-":
         _write(json_out, json.dumps(document(rows, compared), indent=2) + "\n")
     if str(json_out) == "-":
@@ -194,10 +178,11 @@ def _scale(names: list[str], options: Options, json_out: Path | None, plot: Path
 
 def _show(figures: dict[Run, Figures], names: list[str], setup: Setup, json_out: Path | None, plot: Path | None) -> None:
     from nebula_core.cli.output import print_json, stdout
-    from nebula_simulate.results import document, rows
+    from nebula_simulate.results import check, document, rows
     from nebula_simulate.table import table
 
     found = rows(figures, names)
+    check(found, setup)
     if plot:
         _write(plot, _page(found, setup))
     if json_out and str(json_out) != "-":
@@ -212,7 +197,7 @@ def _show(figures: dict[Run, Figures], names: list[str], setup: Setup, json_out:
 def _page(found: list[Row], setup: Setup) -> str:
     from nebula_simulate.page import page
 
-    return page(found, setup, " ".join(sys.argv[1:]))
+    return page(found, setup, shlex.join(sys.argv[1:]))
 
 
 def _write(path: Path, text: str) -> None:

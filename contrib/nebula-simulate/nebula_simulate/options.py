@@ -44,7 +44,13 @@ Settings = Annotated[
 ]
 Sessions = Annotated[int | None, typer.Option(min=1, help="Of weka or lmcache: sessions at once at load 1.", show_default="8 per replica")]
 Duration = Annotated[
-    float | None, typer.Option(min=1, metavar="SECONDS", help="How much of the trace.", show_default="all; weka and lmcache: 3600")
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="How much of the trace. Sessions of weka and lmcache begin one by one within the first 600.",
+        show_default="all; weka and lmcache: 3600",
+    ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Repetitions with other dice; medians are shown.")]
 GatewayCount = Annotated[int, typer.Option("--gateways", min=1, max=64, help="Gateways that the requests are dealt over.")]

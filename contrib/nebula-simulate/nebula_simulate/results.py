@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from nebula_simulate.errors import SimulationError
 from nebula_simulate.runs import Figures, Run, Setup
 
 
@@ -32,6 +33,17 @@ def rows(figures: Mapping[Run, Figures], order: Iterable[str]) -> list[Row]:
 
 def _row(name: str, load: float, seeds: list[Figures]) -> Row:
     return Row(name, load, {key: median(one[key] for one in seeds) for key in seeds[0]}, tuple(seeds))
+
+
+def check(found: Iterable[Row], setup: Setup) -> None:
+    """Raise `SimulationError` if no request was served at all: a table of dashes tells nobody why."""
+    medians = [row.medians for row in found]
+    if any(one["requests"] for one in medians):
+        return
+    why = f"nobody asked within {setup.duration_s:g} s; give a longer --duration" if setup.duration_s else "there is none in it"
+    if any(one["refused"] for one in medians):
+        why = f"none of them fits a replica with {setup.fleet.capacity_tokens:,} tokens of KV cache; give more --kv-tokens"
+    raise SimulationError(f"{setup.trace}: no request was replayed: {why}")
 
 
 def document(found: Iterable[Row], setup: Setup) -> list[dict[str, Any]]:

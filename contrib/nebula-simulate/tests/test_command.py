@@ -65,6 +65,7 @@ def test_a_fleet_that_is_scaled_comes_as_a_table_a_document_and_a_page(tmp_path)
         assert row["failed"] == 0
         assert max(row["course"]["wanted"]) <= 3
         assert row["parameters"]["gpus_per_replica"] == 2
+        assert row["parameters"]["engine"]["max_sequences"] == 256
     assert page.read_text().count("<svg") == 2
     assert "http" not in page.read_text()
 
@@ -77,7 +78,13 @@ def test_a_fleet_that_is_scaled_comes_as_a_table_a_document_and_a_page(tmp_path)
         (["--steps", "0"], "--steps: a rate is above 0"),
         (["--steps", "1", "--tokens", "5"], "--tokens 5: give two means"),
         (["--steps", "1", "--step-s", "30", "--min", "3", "--max", "2"], "--min 3: more than the most, 2"),
-        (["--steps", "1", "--strategy", "prefix"], "leave out --strategy and --model"),
+        (["--steps", "1", "--strategy", "prefix"], "--strategy: does not count with --autoscale"),
+        (["--steps", "1", "--replicas", "8"], "--replicas: does not count with --autoscale"),
+        (["--steps", "1", "--trace", "a.jsonl"], "--trace: does not count with --steps"),
+        (["--trace", "a.jsonl", "--step-s", "5"], "--step-s: counts with --steps alone"),
+        (["--steps", "1", "--load", "1,2"], "--load: with --autoscale there is one at a time"),
+        (["--steps", ","], "--steps: names nothing"),
+        (["--steps", "1,2", "--boot-s", "0"], "--boot-s 0: each step would last 3 times that; say with --step-s how long"),
         (["--steps", "1", "--set", "max_sequences=0"], "max_sequences is a whole number, 1 to"),
         (["--steps", "1", "--set", "max_batched_tokens=0"], "max_batched_tokens is a whole number, 1 to"),
         (["--steps", "1", "--set", "max_batched_tokens=8"], "the steps engine cannot be made"),
@@ -117,6 +124,13 @@ def test_a_name_that_is_no_policy_is_told_with_those_that_are():
         (["--set", "max_sequences=9000"], "the steps engine cannot be made"),
         (["--model", "fcfs", "--set", "tokens_per_s=nan"], "tokens_per_s is a number, 1 to"),
         (["--plot", "/nowhere/page.html"], "/nowhere/page.html: there is no such folder"),
+        (["--plot", "-"], "--plot -: a page does not go to standard output"),
+        (["--plot", "out", "--json", "./out"], "--json and --plot: both name out"),
+        (["--load", ","], "--load: names nothing"),
+        (["--strategy", ""], "--strategy: names nothing"),
+        (["--boot-s", "120"], "--boot-s: counts with --autoscale alone"),
+        (["--steps", "1,2"], "--steps: counts with --autoscale alone"),
+        (["--kv-tokens", "512"], "no request was replayed: none of them fits a replica with 512 tokens of KV cache"),
         (["--settings", "/nowhere.toml"], "/nowhere.toml"),
     ],
 )

@@ -77,6 +77,8 @@ def _workload(options: Options) -> Workload:
     lengths = workloads.Lengths(*_pair(options.tokens), Random(SEED))
     if options.pattern:
         step_s = 3.0 * options.boot_s if options.step_s is None else options.step_s
+        if step_s < 1:
+            raise SimulationError(f"--boot-s {options.boot_s:g}: each step would last 3 times that; say with --step-s how long")
         return workloads.steps([options.load * rate for rate in _rates(options.pattern)], step_s, lengths, Random(SEED + 1))
     if options.trace is None:
         raise SimulationError("--autoscale needs a load: name a trace with --trace, or rates with --steps 1,4,8,2")

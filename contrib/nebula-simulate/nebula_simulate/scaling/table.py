@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -64,6 +65,7 @@ def _caption(rows: Sequence[Row]) -> list[str]:
 
 def document(rows: Sequence[Row], comparison: Comparison) -> list[dict[str, Any]]:
     """Figures by name, the course of each run, and what all of it follows from."""
+    spec = comparison.scene.engine
     parameters = {
         "workload": comparison.workload.name,
         "length_s": comparison.workload.length_s,
@@ -74,6 +76,8 @@ def document(rows: Sequence[Row], comparison: Comparison) -> list[dict[str, Any]
         "slo_ttft_s": comparison.slo_s,
         "gpus_per_replica": comparison.gpus,
         "waiting_room": comparison.scene.room.places,
+        "kv_tokens": spec.kv_tokens,
+        "engine": {"max_batched_tokens": spec.max_batched_tokens, "max_sequences": spec.max_sequences, **asdict(spec.cost)},
     }
     keys = ("at_s", "wanted", "ready", "arrivals_per_s", "in_flight")
     return [
