@@ -180,7 +180,7 @@ def row(engine: str, strategy: str, samples: Sequence[Sample], cpu_s: float) -> 
         cached_tokens=sum(one.cached for one in samples),
         ttft_p50_s=round(quantile(times, 0.5), 4),
         ttft_p90_s=round(quantile(times, 0.9), 4),
-        engine_cpu_s=round(cpu_s, 2),
+        engine_cpu_s=round(cpu_s, 4),
     )
 
 
