@@ -179,6 +179,15 @@ def test_nothing_is_pending_after_a_known_head_even_where_a_line_end_came_before
     assert reader.between
 
 
+def test_line_ends_between_requests_do_not_add_up():
+    reader = RequestReader(lambda request: None, {}, 2000, 1000)
+    for _ in range(3000):
+        reader.feed(POST + b"content-length: 5\r\n\r\nhello")
+        reader.feed(b"\r\n")
+    reader.feed(b"POST /v1")
+    assert not reader.ended
+
+
 ANSWER_HEADS = (
     b"HTTP/1.1 200 OK\r\nserver: s\r\n",
     b"HTTP/1.1 200 OK\r\nServer: s\r\nConnection: close\r\n",

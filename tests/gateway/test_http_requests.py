@@ -9,6 +9,7 @@ import pytest
 
 from nebula_core.gateway.data_path.limits import Limits
 from nebula_core.router.routes import ModelRoute
+from nebula_core.testing.scripted_engine import OK
 
 pytestmark = pytest.mark.asyncio
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\n"
@@ -230,6 +231,25 @@ async def test_what_is_read_after_a_refusal_is_bounded(gateway):
         await send_forever(client)
 
 
+async def test_what_is_sent_after_a_refusal_costs_no_answer_before_it(gateway, engine, until):
+    go_on = asyncio.Event()
+
+    async def script(engine, reader, writer, seen):
+        await go_on.wait()
+        writer.write(OK)
+
+    upstream = await engine(script)
+    client = await (await gateway(upstream.url, max_body_bytes=1024, limits=Limits(linger_bytes=100_000))).connect()
+    client.post()
+    await until(lambda: upstream.seen)
+    client.send(HEAD + b"content-length: 2000000\r\n\r\n")
+    await asyncio.sleep(0.05)  # so that the refused body comes by itself
+    client.send(b"a" * 2_000_000)
+    await asyncio.sleep(0.2)
+    go_on.set()
+    assert (await client.answer()).status == 200
+
+
 async def test_100_continue_invites_a_body_that_is_welcome(gateway, engine):
     client = await (await gateway((await engine()).url)).connect()
     client.send(HEAD + b"content-length: 13\r\nexpect: 100-continue\r\n\r\n")
@@ -354,6 +374,13 @@ async def test_a_head_that_trickles_in_is_a_408_all_the_same(gateway):
         assert (await client.answer()).status == 408
     finally:
         task.cancel()
+
+
+async def test_a_head_that_begins_behind_another_request_is_a_408_as_soon(gateway):
+    client = await (await gateway(limits=Limits(head_s=0.1))).connect()
+    client.send(b"GET /health HTTP/1.1\r\nhost: g\r\n\r\nPOST /v1/c")
+    assert (await client.answer()).status == 200
+    assert (await asyncio.wait_for(client.answer(), 5)).status == 408
 
 
 async def test_a_line_end_after_a_request_is_not_the_beginning_of_another(gateway, engine):

@@ -39,6 +39,29 @@ async def test_a_client_that_leaves_after_sending_more_cancels_its_request_all_t
     await running.at_rest()
 
 
+async def test_a_client_that_was_held_back_and_leaves_during_its_last_request_cancels_it(gateway, engine, until):
+    go_on = asyncio.Event()
+
+    async def script(engine, reader, writer, seen):
+        if len(engine.seen) == 2:
+            await engine.until_gone(reader)
+        await go_on.wait()
+        writer.write(OK)
+
+    upstream = await engine(script)
+    client = await (running := await gateway(upstream.url)).connect()
+    client.post()
+    await until(lambda: upstream.seen)
+    client.post(b'{"model":"m","prompt":"%b"}' % (b"a" * 200_000))
+    await asyncio.sleep(0.1)  # so that it is read while the first is answered
+    go_on.set()
+    assert (await client.answer()).status == 200
+    await until(lambda: len(upstream.seen) == 2)
+    client.writer.close()
+    await asyncio.wait_for(upstream.gone.wait(), 5)
+    await running.at_rest()
+
+
 async def test_a_client_that_sends_far_ahead_of_its_answers_is_held_back(gateway, engine, until):
     go_on = asyncio.Event()
 

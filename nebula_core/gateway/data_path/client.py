@@ -86,11 +86,12 @@ class ClientConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes of one or more requests."""
         reader = self._reader
-        if reader.ended:
+        if reader.ended and self._exchange is None:
             self._drop(nbytes)
             return
         begins = reader.between
-        reader.feed(_received[:nbytes])
+        if not reader.ended:
+            reader.feed(_received[:nbytes])
         if self._exchange is not None:
             self._ahead += nbytes
             if self._ahead > self._services.limits.ahead_bytes:  # not at once: that a client has gone is seen by reading
@@ -145,11 +146,6 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._held_back = True
         self.transport.pause_reading()
 
-    def _read_on(self) -> None:
-        self._held_back = False
-        self.transport.resume_reading()
-        self._invite_body()
-
     def _drop(self, size: int) -> None:
         self._dropped += size
         if self._dropped > self._services.limits.linger_bytes:
@@ -173,8 +169,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._serving = False
         if not ready:
             self._ahead = 0
+            if self._held_back:
+                self._held_back = False
+                self.transport.resume_reading()
             if self._exchange is None:
-                self._read_on()
+                self._invite_body()
         elif self._exchange is None:
             self._hold_back()
 
@@ -224,13 +223,17 @@ class ClientConnection(asyncio.BufferedProtocol):
         if close or self._services.draining:
             self._close()
             return
-        self.deadline = self._services.now + self._services.keep_alive_s
+        services, reader = self._services, self._reader
+        if reader.between:
+            self.deadline = services.now + services.keep_alive_s
+        else:  # a part of the next request has come along
+            self.deadline = services.now + (services.limits.head_s if reader.request is None else services.idle_s)
         if self._serving:
             return
-        if self._held_back or self._reader.ready:
+        if self._held_back or reader.ready:
             self.transport.flush()  # as in `_serve`
             self._serve()
-        elif self._reader.request is not None:
+        elif reader.request is not None:
             self._invite_body()
 
     # --- ending

@@ -147,6 +147,7 @@ class RequestReader:
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self.between = False
+        self._loose_bytes = 0  # of line ends before it
 
     def on_url(self, part: bytes) -> None:
         """A part of the target: it may come in several."""
